@@ -1,0 +1,357 @@
+//! What the engine asks of a database, in two traits: [`UserStore`] and [`RoomStore`].
+//!
+//! A commit is three steps: load the [`plan::Facts`] that a batch of intents needs, let the pure function
+//! [`plan::plan`] decide what survives and what rows that makes, write those rows. Every store does the first and the
+//! last in one transaction of its own; the decision is the same code for all of them.
+//!
+//! This module knows no SQL, no readers and no bots.
+
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::id::{MessageId, RoomId, Seq, TurnId, UserId};
+use crate::model::{Account, Member, Message, Meta, Page, Range, RoomEntry, RoomInfo, Snapshot, TurnEnd, TurnInfo};
+use crate::time::Timestamp;
+use async_trait::async_trait;
+use std::sync::Arc;
+
+pub mod memory;
+pub mod plan;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+
+/// Where people come from. An application that has its own users implements this (looking up by id and by name is
+/// enough) and keeps one of our room stores.
+#[async_trait]
+pub trait UserStore: Send + Sync + 'static {
+    /// The account of this id.
+    async fn user(&self, id: UserId) -> Result<Option<Account>>;
+
+    /// The account of this name (already folded to lower case).
+    async fn user_by_name(&self, name: &str) -> Result<Option<Account>>;
+
+    /// Makes an account. A store whose users come from elsewhere refuses with `Forbidden`.
+    ///
+    /// # Errors
+    /// `Conflict` if the name or the e-mail address is taken; the words say which.
+    async fn create_user(&self, new: NewAccount) -> Result<Account>;
+
+    /// The account of this name and its password hash, for logging in.
+    async fn credentials(&self, _name: &str) -> Result<Option<(Account, String)>> {
+        Ok(None)
+    }
+
+    /// Replaces a password hash.
+    async fn set_password(&self, _id: UserId, _hash: &str) -> Result<()> {
+        Err(Error::forbidden("passwords are kept elsewhere"))
+    }
+
+    /// Up to `limit` accounts whose name contains `text` (folded; its characters stand for themselves), without
+    /// `except`, in the order of their names.
+    async fn search(&self, _text: &str, _limit: u32, _except: UserId) -> Result<Vec<Account>> {
+        Ok(Vec::new())
+    }
+}
+
+/// An account to be made. The engine has checked name, address and password already.
+#[derive(Clone, Debug)]
+pub struct NewAccount {
+    /// Its name, folded.
+    pub name: String,
+    /// Its address, its case kept. Unique by its lower-case form.
+    pub email: Option<String>,
+    /// The hash of its password as a PHC string; without one nobody can log in.
+    pub password: Option<String>,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// Where rooms live: their log, messages, members and turns.
+///
+/// Within one room commits are in one order and the log has no holes. All that a commit makes becomes visible to
+/// reads at once or not at all, and before `commit` returns `Ok` it is durable.
+#[async_trait]
+pub trait RoomStore: Send + Sync + 'static {
+    /// Applies a batch of intents of one room, in order, in one transaction. Only the room's writer calls this.
+    ///
+    /// An intent that may not happen fails alone, in its outcome; the others of the batch are not touched.
+    ///
+    /// # Errors
+    /// `Unavailable` if nothing was written **or the outcome is in doubt**; the caller reads the room again. For a
+    /// room that does not exist every outcome is `NotFound`.
+    async fn commit(&self, batch: Batch) -> Result<Committed>;
+
+    /// Makes a room. Its log begins with one `MemberJoined` for each member, the owner first.
+    async fn create_room(&self, new: NewRoom) -> Result<(RoomInfo, Vec<Arc<Event>>)>;
+
+    /// A room and the newest position of its log.
+    async fn room(&self, room: RoomId) -> Result<Option<RoomHead>>;
+
+    /// Somebody's membership.
+    async fn member(&self, room: RoomId, user: UserId) -> Result<Option<Member>>;
+
+    /// Everybody in a room, in the order of joining. Empty if there is no such room.
+    async fn members(&self, room: RoomId) -> Result<Vec<Member>>;
+
+    /// A user's rooms in one query, newest activity (last message, else creation) first; only one of them if `only`
+    /// says so.
+    async fn rooms_of(&self, user: UserId, only: Option<RoomId>) -> Result<Vec<RoomEntry>>;
+
+    /// Up to `limit` events after a position, in order. Each carries its message as it is now.
+    async fn events(&self, room: RoomId, after: Seq, limit: u32) -> Result<Vec<Arc<Event>>>;
+
+    /// Part of the history: messages that are not deleted, oldest first.
+    async fn history(&self, room: RoomId, range: Range, limit: u32) -> Result<Page>;
+
+    /// A room, its members and newest `limit` messages, as of one position (one transaction).
+    async fn snapshot(&self, room: RoomId, limit: u32) -> Result<Option<Snapshot>>;
+
+    /// One message, also a deleted one.
+    async fn message(&self, room: RoomId, message: MessageId) -> Result<Option<Arc<Message>>>;
+
+    /// One turn.
+    async fn turn(&self, room: RoomId, turn: TurnId) -> Result<Option<TurnInfo>>;
+
+    /// The turn whose answer is this message.
+    async fn turn_of_message(&self, room: RoomId, message: MessageId) -> Result<Option<TurnInfo>>;
+
+    /// Every turn that has not ended, oldest first. Asked once, when an engine starts.
+    async fn open_turns(&self) -> Result<Vec<TurnInfo>>;
+
+    /// Waits for what is being written and lets go of the database. Later calls fail with `Closed`.
+    async fn close(&self);
+}
+
+/// Both halves, as our own stores are.
+pub trait Store: RoomStore + UserStore {}
+
+impl<T: RoomStore + UserStore> Store for T {}
+
+/// A room and where its log stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoomHead {
+    /// The room.
+    pub info: RoomInfo,
+    /// Which life of the log.
+    pub epoch: crate::id::Epoch,
+    /// Its newest event.
+    pub seq: Seq,
+    /// How many members it has.
+    pub members: u32,
+}
+
+/// A room to be made.
+#[derive(Clone, Debug)]
+pub struct NewRoom {
+    /// Its name, checked.
+    pub name: String,
+    /// Its owner and their name.
+    pub owner: (UserId, String),
+    /// Others who are in it from the start, without the owner and without repeats.
+    pub members: Vec<(UserId, String)>,
+    /// Made for several people.
+    pub is_group: bool,
+    /// Made for one person and a bot.
+    pub is_ai_chat: bool,
+    /// A first message, said by a bot without being asked: its handle, its name, the text. It counts as read, and it
+    /// belongs to no turn.
+    pub greeting: Option<Greeting>,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// A bot's first words in a new AI chat.
+#[derive(Clone, Debug)]
+pub struct Greeting {
+    /// The bot's handle.
+    pub bot: String,
+    /// The name it shows.
+    pub name: String,
+    /// The words.
+    pub text: String,
+}
+
+/// What a room's writer wants to happen, in order.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The room.
+    pub room: RoomId,
+    /// Now.
+    pub now: Timestamp,
+    /// What is to happen.
+    pub intents: Vec<Intent>,
+}
+
+/// One thing that is to happen in a room. Whoever acts must be a member, or it fails with `NotFound` ("no such room").
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Intent {
+    /// Say something, and perhaps ask bots.
+    Post(Post),
+    /// Change one's own message. Only its text; whoever else tries gets `Forbidden`, a deleted or unknown one is
+    /// `NotFound`, a bot's answer is `Forbidden`.
+    Edit {
+        /// Which.
+        message: MessageId,
+        /// Who.
+        by: UserId,
+        /// The new text.
+        text: String,
+    },
+    /// Delete a message: its author, or the owner any. A streaming one is `Conflict` (the engine stops it first). A
+    /// turn that waits because of it ends as stopped. Deleting twice is no error and makes no event.
+    Delete {
+        /// Which.
+        message: MessageId,
+        /// Who.
+        by: UserId,
+    },
+    /// Make somebody a member; a member may. Inviting a member again is no error and makes no event. At most
+    /// [`plan::MAX_MEMBERS`], then `TooLarge`.
+    Invite {
+        /// Whom.
+        user: UserId,
+        /// Their name.
+        name: String,
+        /// Who.
+        by: UserId,
+    },
+    /// Take somebody's membership away: oneself (an owner may not leave: `Conflict`), or anyone if one is the owner
+    /// (else `Forbidden`). Somebody who is no member is `NotFound`.
+    Remove {
+        /// Whom.
+        user: UserId,
+        /// Who.
+        by: UserId,
+    },
+    /// Give the room another name. The owner may.
+    Rename {
+        /// The name.
+        name: String,
+        /// Who.
+        by: UserId,
+    },
+    /// Make another member the owner. The owner may. A non-member is `NotFound`.
+    HandOver {
+        /// To whom.
+        to: UserId,
+        /// Who.
+        by: UserId,
+    },
+    /// Delete the room with everything in it. The owner may. Its id never comes back. No event, and no turn's end is
+    /// owed; intents after it in the batch find no room.
+    DeleteRoom {
+        /// Who.
+        by: UserId,
+    },
+    /// Start the oldest waiting turn of this bot, if none of this bot is streaming here. Otherwise nothing happens.
+    StartTurn {
+        /// The bot's handle.
+        bot: String,
+        /// The name its message shows.
+        name: String,
+    },
+    /// Keep the text so far of a turn that is streaming. No event; of no effect on a turn that is not streaming.
+    Checkpoint {
+        /// The turn.
+        turn: TurnId,
+        /// All of its text.
+        text: Arc<str>,
+    },
+    /// End a turn that has not ended. `text` is all that was written (`None` keeps the last checkpoint). Of no effect
+    /// on a turn that has ended.
+    EndTurn {
+        /// The turn.
+        turn: TurnId,
+        /// How.
+        end: TurnEnd,
+        /// The whole answer.
+        text: Option<Arc<str>>,
+    },
+    /// Move a member's read mark forward to this position (or the head, if that is lower). Never back. No event.
+    Read {
+        /// Whose.
+        user: UserId,
+        /// Up to and including.
+        seq: Seq,
+    },
+}
+
+/// Something to be said.
+#[derive(Clone, Debug)]
+pub struct Post {
+    /// Who says it.
+    pub author: UserId,
+    /// Their name.
+    pub name: String,
+    /// The sender's own id for it.
+    pub client_id: Option<String>,
+    /// A hash of what was sent (text, `reply_to`, meta), which decides whether a resend is the same.
+    pub body_hash: [u8; 32],
+    /// The text, exactly as sent.
+    pub text: String,
+    /// The message it answers; it must be in this room, else `NotFound`.
+    pub reply_to: Option<MessageId>,
+    /// What the application attaches.
+    pub meta: Option<Meta>,
+    /// The bots it asks (handles), without repeats.
+    pub asks: Vec<String>,
+    /// The bot it asks if the room is an AI chat with one member and `asks` is empty.
+    pub asks_if_alone: Option<String>,
+}
+
+/// What a commit has done.
+#[derive(Debug)]
+pub struct Committed {
+    /// The log's newest position now.
+    pub seq: Seq,
+    /// The events it made, in order and without holes, up to `seq`.
+    pub events: Vec<Arc<Event>>,
+    /// What became of each intent, in the batch's order.
+    pub outcomes: Vec<Result<Outcome>>,
+}
+
+/// What became of an intent that was allowed.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Said. With `duplicate` it had been said before, and `message` and `turns` are those of then, as they are now.
+    Posted {
+        /// The message.
+        message: Arc<Message>,
+        /// One turn for each bot asked, admitted or refused.
+        turns: Vec<TurnInfo>,
+        /// Whether this `client_id` had been used with the same body.
+        duplicate: bool,
+    },
+    /// Changed.
+    Edited(Arc<Message>),
+    /// Done, or there was nothing to do.
+    Done,
+    /// A turn started; this is its state, its message included.
+    Started {
+        /// The turn.
+        turn: TurnInfo,
+        /// Who asked, by name.
+        asked_by: String,
+    },
+    /// Whether the turn was streaming and its text was kept.
+    Checkpointed(bool),
+    /// The turn as it is after its end; `now` tells whether this intent ended it.
+    Ended {
+        /// The turn.
+        turn: TurnInfo,
+        /// Whether it was this intent that ended it.
+        now: bool,
+    },
+    /// A read mark, as it stands now.
+    Read {
+        /// Whose.
+        user: UserId,
+        /// Their name.
+        name: String,
+        /// Up to here.
+        seq: Seq,
+        /// Whether it moved.
+        moved: bool,
+    },
+}
