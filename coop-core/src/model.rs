@@ -705,6 +705,20 @@ impl Draft {
     }
 }
 
+impl Draft {
+    /// A hash of everything that is sent but the `client_id`: whether a resend is the same.
+    pub(crate) fn hash(&self) -> [u8; 32] {
+        use sha2::{Digest, Sha256};
+        let mut hash = Sha256::new();
+        // Lengths first, so that no two drafts run together into the same bytes.
+        hash.update((self.text.len() as u64).to_le_bytes());
+        hash.update(&self.text);
+        hash.update(self.reply_to.map_or(0, |id| id.0).to_le_bytes());
+        hash.update(self.meta.as_ref().map_or("", Meta::as_json));
+        hash.finalize().into()
+    }
+}
+
 impl<T: Into<String>> From<T> for Draft {
     fn from(text: T) -> Self {
         Self::text(text)

@@ -1,0 +1,268 @@
+//! A reader's hold on the rooms of one user: entering and leaving them, and pulling what it missed. Servers'
+//! connections and subscriptions in this process use the same. Dropping it detaches the reader everywhere.
+
+use crate::engine::Shared;
+use crate::error::{Error, Result};
+use crate::event::{Event, Hint, HintKind};
+use crate::id::{RoomId, Seq, UserId};
+use crate::live::{Cursor, Encoder, Entry, Level, LiveRoom, Pull, Reader, ReaderId};
+use crate::model::{Position, RoomEntry};
+use crate::mutant::{Mutant, removed};
+use crate::room::Room;
+use crate::sync::lock;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+/// How many messages a snapshot holds.
+pub(crate) const SNAPSHOT: u32 = 50;
+/// A reader further behind than this gets a snapshot when it resumes.
+const RESUME: u32 = 500;
+
+/// A reader, attached to the rooms of its user.
+pub struct Attachment {
+    shared: Arc<Shared>,
+    id: ReaderId,
+    user: UserId,
+    name: String,
+    reader: Arc<dyn Reader>,
+    encoder: Option<Arc<dyn Encoder>>,
+    /// The rooms to detach from when this is dropped. More than the reader still reads: rooms it lost stay until then.
+    entered: Mutex<BTreeMap<RoomId, Arc<LiveRoom>>>,
+}
+
+/// A room in memory, as a connection keeps it beside its cursor: one pointer.
+#[derive(Clone, Debug)]
+pub struct Feed(Arc<LiveRoom>);
+
+/// What a reader gets that is not offered something: entries in order, and where it stands after them.
+#[derive(Debug)]
+pub struct Pulled {
+    /// The entries.
+    pub entries: Vec<Entry>,
+    /// Where the reader stands then.
+    pub to: Cursor,
+}
+
+/// Where a reader begins in a room.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// With a snapshot.
+    Snapshot,
+    /// Where an earlier connection stopped; with a snapshot if that is not usable (another epoch, ahead of the log, too
+    /// far behind).
+    Position(Position),
+    /// After this event, which the reader has. Open answers are given whole.
+    Since(Seq),
+}
+
+impl Feed {
+    /// The room.
+    #[must_use]
+    pub fn room(&self) -> RoomId {
+        self.0.id
+    }
+}
+
+impl Attachment {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        user: UserId,
+        name: String,
+        reader: Arc<dyn Reader>,
+        encoder: Option<Arc<dyn Encoder>>,
+    ) -> Self {
+        let id = shared.register(user, Arc::clone(&reader));
+        Self { shared, id, user, name, reader, encoder, entered: Mutex::default() }
+    }
+
+    /// The reader's name, by which hints leave it out.
+    #[must_use]
+    pub fn id(&self) -> ReaderId {
+        self.id
+    }
+
+    /// Attaches at events level to all rooms of the user, in one query. The cursors stand where the entries say: what
+    /// has happened since is to be pulled.
+    ///
+    /// # Errors
+    /// `Unavailable` if the store does not answer, `Closed`.
+    pub async fn enter_all(&self) -> Result<Vec<(RoomEntry, Feed, Cursor)>> {
+        self.enter_some(None).await
+    }
+
+    /// The same for one room; `None` if the user is not a member.
+    ///
+    /// # Errors
+    /// As [`enter_all`](Self::enter_all).
+    pub async fn enter(&self, room: RoomId) -> Result<Option<(RoomEntry, Feed, Cursor)>> {
+        Ok(self.enter_some(Some(room)).await?.pop())
+    }
+
+    async fn enter_some(&self, only: Option<RoomId>) -> Result<Vec<(RoomEntry, Feed, Cursor)>> {
+        self.shared.check_open()?;
+        let look = async || self.shared.rooms.rooms_of(self.user, only).await;
+        let (entries, feeds) = self
+            .shared
+            .look(look, |enter, entries| {
+                let mut entered = lock(&self.entered);
+                let attach = |entry: &RoomEntry| {
+                    let live = enter.live_at(entry.info.id, entry.epoch, entry.seq);
+                    live.detach(self.id);
+                    live.attach(self.id, self.user, Arc::clone(&self.reader), self.encoder.clone(), Level::Events);
+                    entered.insert(live.id, Arc::clone(&live));
+                    Feed(live)
+                };
+                entries.iter().map(attach).collect::<Vec<_>>()
+            })
+            .await?;
+        let with_cursor = |(entry, feed): (RoomEntry, Feed)| {
+            let cursor = Cursor { pos: 0, seq: entry.seq };
+            (entry, feed, cursor)
+        };
+        Ok(entries.into_iter().zip(feeds).map(with_cursor).collect())
+    }
+
+    /// Whether a reader at this cursor has all that has been offered, so that the next offer will fit. To be asked
+    /// under the reader's own lock before its task sleeps.
+    #[must_use]
+    pub fn is_current(&self, feed: &Feed, level: Level, cursor: Cursor) -> bool {
+        removed(Mutant::HeadBeforeSleep) || feed.0.is_current(cursor, level, self.encoder.as_ref())
+    }
+
+    /// What a reader at this cursor missed: from the queue, or from the store.
+    ///
+    /// # Errors
+    /// `Unavailable` if the store does not answer; the cursor stays good.
+    pub async fn pull(&self, feed: &Feed, level: Level, cursor: Cursor) -> Result<Pulled> {
+        match feed.0.pull(cursor, level, self.encoder.as_ref()) {
+            Pull::Entries(entries, to) => Ok(Pulled { entries, to }),
+            Pull::TooOld => self.load(feed, level, Start::Since(cursor.seq)).await,
+        }
+    }
+
+    /// Moves the reader to full level. Until the result is taken no offer fits, so the reader must set its level to
+    /// full and its cursor to [`Cursor::NOWHERE`] first, and may write what comes back only if it still reads the room.
+    ///
+    /// # Errors
+    /// As [`pull`](Self::pull); also `NotFound` if the room is gone.
+    pub async fn join(&self, feed: &Feed, start: Start) -> Result<Pulled> {
+        feed.0.switch(self.id, self.encoder.clone(), Level::Full);
+        self.load(feed, Level::Full, start).await
+    }
+
+    /// Moves the reader back to events level, where it goes on from the same cursor.
+    pub fn leave(&self, feed: &Feed) {
+        feed.0.switch(self.id, self.encoder.clone(), Level::Events);
+    }
+
+    /// Everything between a start and now, from the store and the queue.
+    async fn load(&self, feed: &Feed, level: Level, start: Start) -> Result<Pulled> {
+        let (live, room) = (&feed.0, feed.room());
+        let mut entries = Vec::new();
+        let (mut seq, tapes) = match self.usable(feed, start).await? {
+            Some((seq, tapes)) => (seq, tapes),
+            None => {
+                let snapshot = self.shared.rooms.snapshot(room, SNAPSHOT).await?.ok_or_else(Error::no_such_room)?;
+                let seq = snapshot.seq;
+                entries.push(Entry::outside(Event::Snapshot(Box::new(snapshot)), seq));
+                (seq, BTreeMap::new())
+            }
+        };
+        if let Some((more, to)) = live.catch_up(seq, &tapes, level, self.encoder.as_ref()) {
+            Self::put_tapes_inside(&mut entries, more);
+            return Ok(Pulled { entries, to });
+        }
+        let events = self.shared.rooms.events(room, seq, RESUME).await?;
+        if events.is_empty() && self.shared.rooms.room(room).await?.is_none() {
+            return Err(Error::no_such_room());
+        }
+        for event in events {
+            seq = event.seq().unwrap_or(seq);
+            entries.push(Entry { event, tape: None, pos: 0, seq });
+        }
+        match live.catch_up(seq, &tapes, level, self.encoder.as_ref()) {
+            Some((more, to)) => {
+                entries.extend(more);
+                Ok(Pulled { entries, to })
+            }
+            // More is missing than one load may hold, or the queue has moved on: what there is goes first.
+            None => Ok(Pulled { entries, to: Cursor { pos: 0, seq } }),
+        }
+    }
+
+    /// The position a start stands for, if it can be taken up.
+    async fn usable(&self, feed: &Feed, start: Start) -> Result<Option<(Seq, BTreeMap<crate::MessageId, u64>)>> {
+        match start {
+            Start::Snapshot => Ok(None),
+            Start::Since(seq) => Ok(Some((seq, BTreeMap::new()))),
+            Start::Position(position) => {
+                let head = self.shared.rooms.room(feed.room()).await?.ok_or_else(Error::no_such_room)?;
+                let behind = head.seq.0 - position.seq.0;
+                let usable = position.epoch == head.epoch && (0..=i64::from(RESUME)).contains(&behind);
+                Ok(usable.then_some((position.seq, position.tapes)))
+            }
+        }
+    }
+
+    /// Appends what follows; the texts of open answers that directly follow a snapshot become part of it.
+    fn put_tapes_inside(entries: &mut Vec<Entry>, more: Vec<Entry>) {
+        if let [Entry { event, .. }] = entries.as_mut_slice()
+            && more.iter().all(|entry| entry.event.seq().is_none())
+            && let Event::Snapshot(snapshot) = Arc::make_mut(event)
+        {
+            snapshot.tapes = more
+                .iter()
+                .filter_map(|entry| match &*entry.event {
+                    Event::Tape { message, end, text, .. } => {
+                        Some(crate::TapeText { message: *message, end: *end, text: Arc::clone(text) })
+                    }
+                    _ => None,
+                })
+                .collect();
+            return;
+        }
+        entries.extend(more);
+    }
+
+    /// Tells the others in a room something fleeting about this user; this reader is left out.
+    pub fn hint(&self, feed: &Feed, what: HintKind) {
+        let hint = Hint { room: feed.room(), user: self.user, name: self.name.clone(), what };
+        feed.0.hint(hint, Some(self.id));
+    }
+
+    /// The room as this reader's user sees it. Its calls are checked against the store like everyone's.
+    #[must_use]
+    pub fn room(&self, feed: &Feed) -> Room {
+        Room::new(Arc::clone(&self.shared), Arc::clone(&feed.0), self.user, self.name.clone())
+    }
+
+    /// Forgets a room the reader has lost, so that it can be entered again later.
+    pub fn forget(&self, room: RoomId) {
+        if let Some(live) = lock(&self.entered).remove(&room) {
+            live.detach(self.id);
+            self.shared.release(&live);
+        }
+    }
+
+    /// The rooms this reader has entered.
+    #[must_use]
+    pub fn rooms(&self) -> BTreeSet<RoomId> {
+        lock(&self.entered).keys().copied().collect()
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        self.shared.unregister(self.user, self.id);
+        for live in std::mem::take(&mut *lock(&self.entered)).into_values() {
+            live.detach(self.id);
+            self.shared.release(&live);
+        }
+    }
+}
+
+impl std::fmt::Debug for Attachment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Attachment").field("id", &self.id).field("user", &self.user).finish_non_exhaustive()
+    }
+}

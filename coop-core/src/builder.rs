@@ -1,0 +1,324 @@
+//! The engine's handle and how it is built, opened and closed.
+
+use crate::bot::{Bot, BotError, ReplyWriter, Turn, bot_fn};
+use crate::bus::{Bus, NoBus};
+use crate::engine::{RegisteredBot, Settings, Shared};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{RoomId, UserId};
+use crate::live::Tick;
+use crate::model::{Finish, RoomInfo, TurnEnd, TurnStatus};
+use crate::mutant::{Mutant, removed};
+use crate::names;
+use crate::password::{self, Cost, Passwords, Verdict};
+use crate::store::{Intent, NewAccount, RoomStore, Store, UserStore};
+use crate::time::{Clock, Timestamp};
+use crate::user::User;
+use crate::writer::submit;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long closing waits for the store after the turns have ended.
+const FLUSH: Duration = Duration::from_secs(10);
+
+/// Owns the rooms of one store. Cheap to clone; all clones are the same engine.
+///
+/// Call [`close`](Self::close) before the program ends. Without it nothing that was acknowledged is lost, but answers
+/// that were being written are ended only by the next engine on the same store.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("bots", &self.shared.handles()).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Begins an engine on one of our stores, or any other that keeps both rooms and users.
+    pub fn builder(store: impl Store) -> EngineBuilder {
+        let store = Arc::new(store);
+        EngineBuilder::new(Arc::clone(&store) as Arc<dyn RoomStore>, store)
+    }
+
+    /// Begins an engine on a room store, with the application's own users.
+    pub fn builder_with(rooms: impl RoomStore, users: impl UserStore) -> EngineBuilder {
+        EngineBuilder::new(Arc::new(rooms), Arc::new(users))
+    }
+
+    /// Makes a user who logs in elsewhere, if at all.
+    ///
+    /// # Errors
+    /// `BadRequest` for a malformed or reserved name, `Conflict` for one that is taken, `Unavailable`, `Closed`.
+    pub async fn create_user(&self, name: &str) -> Result<User> {
+        self.create(name, None, None).await
+    }
+
+    /// Makes a user with an e-mail address and a password.
+    ///
+    /// # Errors
+    /// As [`create_user`](Self::create_user); `BadRequest` for a malformed address or a password that breaks the rules
+    /// (8 to 128 characters, neither the name nor the address), `Busy` if too many passwords are being hashed.
+    pub async fn register(&self, name: &str, email: &str, password: String) -> Result<User> {
+        names::check_email(email)?;
+        self.create(name, Some(email), Some(password)).await
+    }
+
+    async fn create(&self, name: &str, email: Option<&str>, password: Option<String>) -> Result<User> {
+        self.shared.check_open()?;
+        let name = names::check_name(name, &self.shared.handles())?;
+        let password = match password {
+            Some(password) => {
+                password::check_rules(&password, &name, email.unwrap_or("")).map_err(Error::bad_request)?;
+                Some(self.shared.passwords.hash(password).await?)
+            }
+            None => None,
+        };
+        let new = NewAccount { name, email: email.map(str::to_owned), password, now: self.shared.now() };
+        let account = self.shared.users.create_user(new).await?;
+        Ok(User::new(Arc::clone(&self.shared), account))
+    }
+
+    /// The user of this name and password. An unknown name costs the same time as a wrong password and gives the same
+    /// error.
+    ///
+    /// # Errors
+    /// `Unauthorized`; `Busy` if too many passwords are being hashed; `Unavailable`, `Closed`.
+    pub async fn authenticate(&self, name: &str, password: String) -> Result<User> {
+        self.shared.check_open()?;
+        password::check_upper_bound(&password).map_err(Error::bad_request)?;
+        let found = self.shared.users.credentials(&names::fold(name)).await?;
+        let (account, hash) = found.unzip();
+        let verdict = self.shared.passwords.verify(password.clone(), hash).await?;
+        let wrong = || Error::new(ErrorKind::Unauthorized, "incorrect name or password");
+        let account = account.ok_or_else(wrong)?;
+        match verdict {
+            Verdict::Wrong => return Err(wrong()),
+            Verdict::Right => {}
+            Verdict::RightButStale => {
+                // A failure here is no reason to refuse somebody who gave the right password.
+                if let Ok(hash) = self.shared.passwords.hash(password).await {
+                    let _ = self.shared.users.set_password(account.id, &hash).await;
+                }
+            }
+        }
+        Ok(User::new(Arc::clone(&self.shared), account))
+    }
+
+    /// The user of this id, without authenticating anybody: the host has done that.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable`, `Closed`. Cancel safe.
+    pub async fn user(&self, id: UserId) -> Result<User> {
+        self.shared.check_open()?;
+        let account = self.shared.users.user(id).await?.ok_or_else(no_such_user)?;
+        Ok(User::new(Arc::clone(&self.shared), account))
+    }
+
+    /// The user of this name, without authenticating anybody.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable`, `Closed`. Cancel safe.
+    pub async fn find_user(&self, name: &str) -> Result<User> {
+        self.shared.check_open()?;
+        let account = self.shared.users.user_by_name(&names::fold(name)).await?.ok_or_else(no_such_user)?;
+        Ok(User::new(Arc::clone(&self.shared), account))
+    }
+
+    /// A room's name and owner, whoever asks. For hosts whose contract tells unknown rooms from foreign ones.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable`, `Closed`. Cancel safe.
+    pub async fn room_info(&self, room: RoomId) -> Result<RoomInfo> {
+        self.shared.check_open()?;
+        Ok(self.shared.rooms.room(room).await?.ok_or_else(Error::no_such_room)?.info)
+    }
+
+    /// The handles of its bots; the first answers `/bot`.
+    #[must_use]
+    pub fn bots(&self) -> Vec<String> {
+        self.shared.handles().into_iter().map(str::to_owned).collect()
+    }
+
+    /// Closes: refuses what is new, lets running turns go on for `grace`, ends the rest as interrupted with all of
+    /// their text, waits for what is being written and lets go of the store. Closing twice waits for the same end.
+    pub async fn close(&self, grace: Duration) {
+        let shared = &self.shared;
+        shared.closing.cancel();
+        shared.turn_tasks.close();
+        if tokio::time::timeout(grace, shared.turn_tasks.wait()).await.is_err() {
+            shared.cancel_turns(None, &TurnEnd::new(TurnStatus::Interrupted));
+            let _ = tokio::time::timeout(FLUSH, shared.turn_tasks.wait()).await;
+        }
+        shared.flushing.cancel();
+        shared.tasks.close();
+        if tokio::time::timeout(FLUSH, shared.tasks.wait()).await.is_err() {
+            tracing::warn!("the store did not answer while closing; what was acknowledged is stored");
+        }
+        shared.all_readers().iter().for_each(|reader| reader.closed());
+        shared.rooms.close().await;
+    }
+}
+
+fn no_such_user() -> Error {
+    Error::not_found("no such user")
+}
+
+/// Builds an [`Engine`]. Everything has a default but the store.
+pub struct EngineBuilder {
+    rooms: Arc<dyn RoomStore>,
+    users: Arc<dyn UserStore>,
+    bots: Vec<Arc<dyn Bot>>,
+    bus: Arc<dyn Bus>,
+    clock: Arc<dyn Clock>,
+    cost: Cost,
+    settings: Settings,
+}
+
+impl fmt::Debug for EngineBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineBuilder").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl EngineBuilder {
+    fn new(rooms: Arc<dyn RoomStore>, users: Arc<dyn UserStore>) -> Self {
+        Self {
+            rooms,
+            users,
+            bots: Vec::new(),
+            bus: Arc::new(NoBus),
+            clock: Arc::new(SystemClock),
+            cost: Cost::default(),
+            settings: Settings::default(),
+        }
+    }
+
+    /// With the application's own users.
+    #[must_use]
+    pub fn users(mut self, users: impl UserStore) -> Self {
+        self.users = Arc::new(users);
+        self
+    }
+
+    /// With this bot. The first one added answers `/bot` and AI chats.
+    #[must_use]
+    pub fn bot(mut self, bot: impl Bot) -> Self {
+        self.bots.push(Arc::new(bot));
+        self
+    }
+
+    /// With a bot that was made elsewhere.
+    #[must_use]
+    pub fn shared_bot(mut self, bot: Arc<dyn Bot>) -> Self {
+        self.bots.push(bot);
+        self
+    }
+
+    /// With a bot from a handle and an async function; see [`bot_fn`].
+    #[must_use]
+    pub fn bot_fn<F, Fut>(self, handle: &str, reply: F) -> Self
+    where
+        F: Fn(Turn, ReplyWriter) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Finish, BotError>> + Send + 'static,
+    {
+        self.bot(bot_fn(handle, reply))
+    }
+
+    /// With a way to the other engines on the same store.
+    #[must_use]
+    pub fn bus(mut self, bus: impl Bus) -> Self {
+        self.bus = Arc::new(bus);
+        self
+    }
+
+    /// With another clock than the system's.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// What hashing a password costs.
+    #[must_use]
+    pub fn password_cost(mut self, cost: Cost) -> Self {
+        self.cost = cost;
+        self
+    }
+
+    /// How entries gather in a busy room before they are delivered.
+    #[must_use]
+    pub fn tick(mut self, tick: Tick) -> Self {
+        self.settings.tick = tick;
+        self
+    }
+
+    /// How often the text of a running turn is kept: what a crash may cost. 500 ms by default.
+    #[must_use]
+    pub fn checkpoint_every(mut self, every: Duration) -> Self {
+        self.settings.checkpoint = every;
+        self
+    }
+
+    /// How long a quiet room stays in memory. 10 s by default.
+    #[must_use]
+    pub fn idle_after(mut self, idle: Duration) -> Self {
+        self.settings.idle = idle;
+        self
+    }
+
+    /// How long a caller waits for the store before it is told `unavailable`. 10 s by default.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.settings.patience = patience;
+        self
+    }
+
+    /// Opens the engine and ends, as interrupted, the turns that an earlier one left open.
+    ///
+    /// # Errors
+    /// `BadRequest` for a bot whose handle is malformed, `Conflict` for two of the same handle, `Unavailable` if the
+    /// store does not answer.
+    pub async fn build(self) -> Result<Engine> {
+        let mut bots: Vec<RegisteredBot> = Vec::new();
+        for bot in self.bots {
+            let profile = bot.profile();
+            names::check_handle(&profile.handle)?;
+            if bots.iter().any(|other| other.profile.handle == profile.handle) {
+                return Err(Error::conflict(format!("there are two bots called {}", profile.handle)));
+            }
+            bots.push(RegisteredBot { bot, profile: Arc::new(profile) });
+        }
+        let passwords = Passwords::new(self.cost);
+        let shared =
+            Arc::new(Shared::new(self.rooms, self.users, bots, self.bus, self.clock, passwords, self.settings));
+        if !removed(Mutant::Recovery) {
+            recover(&shared).await?;
+        }
+        Ok(Engine { shared })
+    }
+}
+
+/// Ends what a dead process left open: its text up to the last checkpoint is kept.
+async fn recover(shared: &Arc<Shared>) -> Result<()> {
+    for turn in shared.rooms.open_turns().await? {
+        let Some(live) = shared.live(turn.room).await? else { continue };
+        let intent = Intent::EndTurn { turn: turn.id, end: TurnEnd::new(TurnStatus::Interrupted), text: None };
+        submit(shared, &live, intent, Vec::new()).await?;
+    }
+    Ok(())
+}
+
+/// The system's wall clock.
+#[derive(Clone, Copy, Debug)]
+struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+}

@@ -1,0 +1,359 @@
+//! What all handles of one engine share: the stores, the bots, the rooms that are in memory, who reads and which turns
+//! run. It knows no verbs; [`User`](crate::User) and [`Room`](crate::Room) have those.
+
+use crate::bot::{Bot, BotProfile};
+use crate::bus::Bus;
+use crate::error::{Error, Result};
+use crate::event::GoneReason;
+use crate::id::{RoomId, TurnId, UserId};
+use crate::live::{LiveRoom, Reader, ReaderId, Tick};
+use crate::model::TurnEnd;
+use crate::password::Passwords;
+use crate::store::{RoomHead, RoomStore, UserStore};
+use crate::sync::lock;
+use crate::time::{Clock, Timestamp};
+use crate::writer::Mail;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How many times a look at the rooms of a user is repeated because something changed meanwhile.
+const LOOKS: usize = 32;
+
+/// Settings of an engine, all with defaults.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// How entries gather before they are delivered.
+    pub(crate) tick: Tick,
+    /// How often a running turn's text is kept in the store.
+    pub(crate) checkpoint: Duration,
+    /// A room's writer and queue are let go after this long without work.
+    pub(crate) idle: Duration,
+    /// Read marks gather this long.
+    pub(crate) marks: Duration,
+    /// A sender is told `unavailable` after this long without an answer from the store.
+    pub(crate) patience: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            tick: Tick::default(),
+            checkpoint: Duration::from_millis(500),
+            idle: Duration::from_secs(10),
+            marks: Duration::from_millis(250),
+            patience: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The shared state of an engine.
+pub(crate) struct Shared {
+    pub(crate) rooms: Arc<dyn RoomStore>,
+    pub(crate) users: Arc<dyn UserStore>,
+    /// In the order of registration; the first answers `/bot`.
+    pub(crate) bots: Vec<RegisteredBot>,
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) passwords: Passwords,
+    pub(crate) settings: Settings,
+    /// Every task of this engine, so that closing can wait for them.
+    pub(crate) tasks: TaskTracker,
+    /// The tasks of turns, which closing waits for before it lets the writers end.
+    pub(crate) turn_tasks: TaskTracker,
+    /// Cancelled when the engine begins to close: nothing new is accepted.
+    pub(crate) closing: CancellationToken,
+    /// Cancelled when the writers should flush and end.
+    pub(crate) flushing: CancellationToken,
+    /// Rooms in memory. Taken before any live room's own lock.
+    registry: Mutex<Registry>,
+    /// Readers by user, so that they hear of rooms they gain. Never held together with another lock.
+    readers: Mutex<BTreeMap<UserId, Vec<(ReaderId, Arc<dyn Reader>)>>>,
+    /// Turns that run here, so that a stop finds them. Never held together with another lock.
+    turns: Mutex<BTreeMap<TurnId, Arc<Running>>>,
+    /// Who waits for which turn's end. Never held together with another lock.
+    waiting: Mutex<BTreeMap<TurnId, Vec<oneshot::Sender<()>>>>,
+    next_reader: AtomicU64,
+}
+
+#[derive(Default)]
+struct Registry {
+    rooms: BTreeMap<RoomId, Active>,
+    /// Counts what makes an earlier look at the store unfit for attaching readers by it: a room that left memory
+    /// (its seq may have moved on since), a member who was removed.
+    generation: u64,
+}
+
+struct Active {
+    live: Arc<LiveRoom>,
+    /// The way to the room's writer while it has one.
+    mailbox: Option<mpsc::Sender<Mail>>,
+}
+
+/// A bot and what it said of itself when it was registered.
+#[derive(Clone)]
+pub(crate) struct RegisteredBot {
+    pub(crate) bot: Arc<dyn Bot>,
+    pub(crate) profile: Arc<BotProfile>,
+}
+
+/// A turn that runs here.
+pub(crate) struct Running {
+    pub(crate) room: RoomId,
+    /// Cancelled to end it; `cause` is set before.
+    pub(crate) stop: CancellationToken,
+    /// Why it should end.
+    pub(crate) cause: OnceLock<TurnEnd>,
+}
+
+impl Shared {
+    #[allow(clippy::too_many_arguments, reason = "called once, by the builder")]
+    pub(crate) fn new(
+        rooms: Arc<dyn RoomStore>,
+        users: Arc<dyn UserStore>,
+        bots: Vec<RegisteredBot>,
+        bus: Arc<dyn Bus>,
+        clock: Arc<dyn Clock>,
+        passwords: Passwords,
+        settings: Settings,
+    ) -> Self {
+        Self {
+            rooms,
+            users,
+            bots,
+            bus,
+            clock,
+            passwords,
+            settings,
+            tasks: TaskTracker::new(),
+            turn_tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+            flushing: CancellationToken::new(),
+            registry: Mutex::default(),
+            readers: Mutex::default(),
+            turns: Mutex::default(),
+            waiting: Mutex::default(),
+            next_reader: AtomicU64::new(1),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// # Errors
+    /// `Closed` once the engine has begun to close.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.closing.is_cancelled() { Err(Error::closed()) } else { Ok(()) }
+    }
+
+    pub(crate) fn bot(&self, handle: &str) -> Option<&RegisteredBot> {
+        self.bots.iter().find(|bot| bot.profile.handle == handle)
+    }
+
+    pub(crate) fn handles(&self) -> Vec<&str> {
+        self.bots.iter().map(|bot| bot.profile.handle.as_str()).collect()
+    }
+
+    // Rooms in memory.
+
+    /// The room in memory, read from the store if it is not. `None` if there is no such room.
+    pub(crate) async fn live(&self, room: RoomId) -> Result<Option<Arc<LiveRoom>>> {
+        for _ in 0..LOOKS {
+            let generation = {
+                let registry = lock(&self.registry);
+                if let Some(active) = registry.rooms.get(&room) {
+                    return Ok(Some(Arc::clone(&active.live)));
+                }
+                registry.generation
+            };
+            let Some(head) = self.rooms.room(room).await? else { return Ok(None) };
+            if let Some(live) = self.enter(generation, |enter| enter.live(&head)) {
+                return Ok(Some(live));
+            }
+        }
+        Err(Error::unavailable("too much is changing at once"))
+    }
+
+    /// The count to be taken before a look at the store by which readers will be attached.
+    pub(crate) fn generation(&self) -> u64 {
+        lock(&self.registry).generation
+    }
+
+    /// Runs `with` on the registry if nothing has changed since `generation` that makes a look at the store from
+    /// then unfit.
+    pub(crate) fn enter<T>(&self, generation: u64, with: impl FnOnce(&mut Enter<'_>) -> T) -> Option<T> {
+        let mut registry = lock(&self.registry);
+        (registry.generation == generation).then(|| with(&mut Enter { shared: self, registry: &mut registry }))
+    }
+
+    /// Repeats `look` (which reads the store) until nothing unfit has happened between it and `with`.
+    pub(crate) async fn look<L, T>(
+        &self,
+        look: impl AsyncFn() -> Result<L>,
+        mut with: impl FnMut(&mut Enter<'_>, &L) -> T,
+    ) -> Result<(L, T)> {
+        for _ in 0..LOOKS {
+            let generation = self.generation();
+            let seen = look().await?;
+            if let Some(made) = self.enter(generation, |enter| with(enter, &seen)) {
+                return Ok((seen, made));
+            }
+        }
+        Err(Error::unavailable("too much is changing at once"))
+    }
+
+    /// A way to the room's writer, which is started if there is none.
+    pub(crate) fn mailbox(self: &Arc<Self>, live: &Arc<LiveRoom>) -> mpsc::Sender<Mail> {
+        let mut registry = lock(&self.registry);
+        let active = registry
+            .rooms
+            .entry(live.id)
+            .or_insert_with(|| Active { live: Arc::clone(live), mailbox: None });
+        if let Some(mailbox) = &active.mailbox {
+            return mailbox.clone();
+        }
+        let (mailbox, mails) = mpsc::channel(crate::writer::MAILBOX);
+        active.mailbox = Some(mailbox.clone());
+        self.tasks.spawn(crate::writer::run(Arc::clone(self), Arc::clone(&active.live), mails));
+        mailbox
+    }
+
+    /// Called by a writer that has been idle: takes its mailbox away if nothing is in it or on its way, so that the next
+    /// sender starts another writer.
+    pub(crate) fn retire(&self, live: &LiveRoom, mails: &mut mpsc::Receiver<Mail>) -> bool {
+        let mut registry = lock(&self.registry);
+        // Copies of the mailbox are made under this lock only: if the registry holds the last one, no mail is on its way.
+        if mails.sender_strong_count() > 1 || !mails.is_empty() {
+            return false;
+        }
+        if let Some(active) = registry.rooms.get_mut(&live.id) {
+            active.mailbox = None;
+        }
+        live.quiet();
+        Self::forget(&mut registry, live);
+        true
+    }
+
+    /// Lets a room leave memory if nobody needs it.
+    pub(crate) fn release(&self, live: &LiveRoom) {
+        Self::forget(&mut lock(&self.registry), live);
+    }
+
+    fn forget(registry: &mut Registry, live: &LiveRoom) {
+        let unused = registry.rooms.get(&live.id).is_some_and(|active| active.mailbox.is_none() && live.is_idle());
+        if unused {
+            registry.rooms.remove(&live.id);
+            registry.generation += 1;
+        }
+    }
+
+    /// Takes a room away from one user's readers, or from everyone's.
+    pub(crate) fn expel(&self, live: &LiveRoom, user: Option<UserId>, reason: GoneReason, by: Option<UserId>) {
+        // First, so that whoever looked at memberships before attaches nobody by what they saw.
+        lock(&self.registry).generation += 1;
+        live.expel(user, reason, by);
+    }
+
+    // Readers by user.
+
+    pub(crate) fn register(&self, user: UserId, reader: Arc<dyn Reader>) -> ReaderId {
+        let id = ReaderId(self.next_reader.fetch_add(1, Ordering::Relaxed));
+        lock(&self.readers).entry(user).or_default().push((id, reader));
+        id
+    }
+
+    pub(crate) fn unregister(&self, user: UserId, id: ReaderId) {
+        let mut readers = lock(&self.readers);
+        if let Some(of_user) = readers.get_mut(&user) {
+            of_user.retain(|(other, _)| *other != id);
+            if of_user.is_empty() {
+                readers.remove(&user);
+            }
+        }
+    }
+
+    pub(crate) fn readers_of(&self, user: UserId) -> Vec<Arc<dyn Reader>> {
+        let readers = lock(&self.readers);
+        readers.get(&user).into_iter().flatten().map(|(_, reader)| Arc::clone(reader)).collect()
+    }
+
+    pub(crate) fn all_readers(&self) -> Vec<Arc<dyn Reader>> {
+        lock(&self.readers).values().flatten().map(|(_, reader)| Arc::clone(reader)).collect()
+    }
+
+    // Turns that run here.
+
+    /// Makes a turn known before it is visible, so that a stop always finds it.
+    pub(crate) fn begin_turn(&self, room: RoomId, turn: TurnId) -> Arc<Running> {
+        let running = Arc::new(Running { room, stop: CancellationToken::new(), cause: OnceLock::new() });
+        lock(&self.turns).insert(turn, Arc::clone(&running));
+        running
+    }
+
+    pub(crate) fn running(&self, turn: TurnId) -> Option<Arc<Running>> {
+        lock(&self.turns).get(&turn).cloned()
+    }
+
+    pub(crate) fn end_turn(&self, turn: TurnId) {
+        lock(&self.turns).remove(&turn);
+    }
+
+    /// Ends every turn that runs here, or those of one room.
+    pub(crate) fn cancel_turns(&self, room: Option<RoomId>, cause: &TurnEnd) {
+        let running: Vec<_> = lock(&self.turns).values().cloned().collect();
+        for running in running.iter().filter(|running| room.is_none_or(|room| running.room == room)) {
+            running.cancel(cause.clone());
+        }
+    }
+
+    /// A turn's end, when it becomes known here. Ask the store after this, lest it has ended already.
+    pub(crate) fn await_end(&self, turn: TurnId) -> oneshot::Receiver<()> {
+        let (tell, told) = oneshot::channel();
+        let mut waiting = lock(&self.waiting);
+        let of_turn = waiting.entry(turn).or_default();
+        of_turn.retain(|other| !other.is_closed());
+        of_turn.push(tell);
+        told
+    }
+
+    pub(crate) fn tell_end(&self, turn: TurnId) {
+        for tell in lock(&self.waiting).remove(&turn).into_iter().flatten() {
+            let _ = tell.send(());
+        }
+    }
+}
+
+impl Running {
+    /// Ends the turn: its bot's future is dropped and this is recorded as the reason. The first reason stands.
+    pub(crate) fn cancel(&self, cause: TurnEnd) {
+        let _ = self.cause.set(cause);
+        self.stop.cancel();
+    }
+}
+
+/// The registry, while nothing can change.
+pub(crate) struct Enter<'a> {
+    shared: &'a Shared,
+    registry: &'a mut Registry,
+}
+
+impl Enter<'_> {
+    /// The room in memory, made from what the store said if need be.
+    pub(crate) fn live(&mut self, head: &RoomHead) -> Arc<LiveRoom> {
+        self.live_at(head.info.id, head.epoch, head.seq)
+    }
+
+    /// The same from the parts.
+    pub(crate) fn live_at(&mut self, room: RoomId, epoch: crate::id::Epoch, seq: crate::id::Seq) -> Arc<LiveRoom> {
+        let make = || {
+            let (tick, tasks) = (self.shared.settings.tick, self.shared.tasks.clone());
+            Active { live: LiveRoom::new(room, epoch, seq, tick, tasks), mailbox: None }
+        };
+        Arc::clone(&self.registry.rooms.entry(room).or_insert_with(make).live)
+    }
+}

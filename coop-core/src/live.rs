@@ -1,0 +1,504 @@
+//! The part of a room that is in memory: a bounded queue of entries (events and deltas), the tapes of answers being
+//! written, and the readers.
+//!
+//! A reader is one [`Cursor`]. Entries are offered to it without blocking ([`fanout`]); a reader that could not take an
+//! offer pulls what it missed, from the queue or, when that has moved on, from the store. Late join, resume, reconnect
+//! and slow readers are this one mechanism.
+//!
+//! This module knows neither sockets nor dialects nor who may read: readers are attached by whoever has checked that.
+
+pub(crate) mod fanout;
+mod reader;
+mod tape;
+
+pub use reader::{Cursor, Encoder, Entry, FrameEnd, Frames, Level, Offer, Reader, ReaderId};
+pub use tape::Tape;
+pub(crate) use tape::Refused;
+
+use crate::event::{Event, GoneReason, Hint, HintKind};
+use crate::id::{Epoch, MessageId, RoomId, Seq, UserId};
+use crate::mutant::{Mutant, removed};
+use crate::sync::lock;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+/// The most entries a queue holds.
+const MAX_ENTRIES: usize = 1_024;
+/// The most bytes of text a queue holds.
+const MAX_BYTES: usize = 256 * 1024;
+/// The most hints that wait for the next delivery; more push out the oldest.
+const MAX_HINTS: usize = 64;
+
+/// How entries gather in a busy room. The first after quiet always goes at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Tick {
+    /// Events gather this long. 5 ms by default.
+    pub events: Duration,
+    /// Deltas gather this long for readers without an encoder of their own mind. 25 ms by default.
+    pub deltas: Duration,
+}
+
+impl Default for Tick {
+    fn default() -> Self {
+        Self { events: Duration::from_millis(5), deltas: Duration::from_millis(25) }
+    }
+}
+
+/// A room in memory. Everything mutable is behind `state`; readers' own locks are taken only after it is released.
+pub struct LiveRoom {
+    /// The room.
+    pub(crate) id: RoomId,
+    /// The life of its log.
+    pub(crate) epoch: Epoch,
+    tick: Tick,
+    /// Where the fan-out runs, so that a closing engine can wait for it.
+    tasks: TaskTracker,
+    /// Wakes a fan-out that waits for a later moment than has now become due.
+    changed: Notify,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// The newest event in the queue or before it: the room's head, as far as this process knows.
+    seq: Seq,
+    /// The newest position: the number of entries there have ever been in this live room.
+    head: u64,
+    /// The oldest first. The entry at index 0 ends at position `head - queue.len() + 1`.
+    queue: VecDeque<Entry>,
+    /// Bytes of text in `queue`.
+    bytes: usize,
+    /// The seq that stood before the oldest entry: a reader at or above it needs no store.
+    base_seq: Seq,
+    /// Answers being written here.
+    tapes: BTreeMap<MessageId, Arc<Tape>>,
+    /// Readers that get the same bytes at the same moments.
+    groups: Vec<Group>,
+    /// Hints that wait to be delivered, oldest first, and whom to leave out.
+    hints: VecDeque<(Hint, Option<ReaderId>)>,
+    /// Whether the fan-out task runs.
+    running: bool,
+}
+
+/// Readers of one level and one encoder.
+struct Group {
+    level: Level,
+    /// `None` for readers in this process, which are only woken.
+    encoder: Option<Arc<dyn Encoder>>,
+    /// Everything up to here has been offered.
+    offered: Cursor,
+    /// Copied on write, so that a delivery holds no lock while it walks them.
+    readers: Arc<Vec<Registered>>,
+    /// When the last offer was made; `None` before the first.
+    last: Option<Instant>,
+    events_wait: bool,
+    deltas_wait: bool,
+}
+
+#[derive(Clone)]
+struct Registered {
+    id: ReaderId,
+    user: UserId,
+    reader: Arc<dyn Reader>,
+}
+
+/// What a reader that missed something gets.
+pub(crate) enum Pull {
+    /// These, in order; then it stands at the cursor.
+    Entries(Vec<Entry>, Cursor),
+    /// Its cursor is older than the queue: the store has what it missed.
+    TooOld,
+}
+
+impl LiveRoom {
+    pub(crate) fn new(id: RoomId, epoch: Epoch, seq: Seq, tick: Tick, tasks: TaskTracker) -> Arc<Self> {
+        let state = State {
+            seq,
+            head: 0,
+            queue: VecDeque::new(),
+            bytes: 0,
+            base_seq: seq,
+            tapes: BTreeMap::new(),
+            groups: Vec::new(),
+            hints: VecDeque::new(),
+            running: false,
+        };
+        Arc::new(Self { id, epoch, tick, tasks, changed: Notify::new(), state: Mutex::new(state) })
+    }
+
+    /// The newest event that readers have been or will be offered.
+    pub(crate) fn seq(&self) -> Seq {
+        lock(&self.state).seq
+    }
+
+    /// Whether nothing here is worth keeping in memory.
+    pub(crate) fn is_idle(&self) -> bool {
+        let state = lock(&self.state);
+        state.groups.is_empty() && state.tapes.is_empty() && !state.running
+    }
+
+    /// Lets go of the queue of a room that has become quiet. A reader that still needs it turns to the store.
+    pub(crate) fn quiet(&self) {
+        let mut state = lock(&self.state);
+        if state.groups.iter().all(|group| !group.events_wait && !group.deltas_wait) {
+            state.queue = VecDeque::new();
+            state.bytes = 0;
+            state.base_seq = state.seq;
+        }
+    }
+
+    /// Appends committed events, in order and following `seq`, and opens and closes the tapes they speak of.
+    pub(crate) fn append(self: &Arc<Self>, events: &[Arc<Event>]) {
+        let mut state = lock(&self.state);
+        for event in events {
+            match &**event {
+                Event::TurnStarted { message, .. } => {
+                    state.tapes.entry(message.id).or_insert_with(|| Tape::new(Arc::clone(message)));
+                }
+                Event::TurnEnded { message: Some(message), .. } => {
+                    if let Some(tape) = state.tapes.get(message).map(Arc::clone) {
+                        tape.close();
+                        if !removed(Mutant::DeltasBeforeEnd) {
+                            state.publish(self.id, &tape);
+                        }
+                        state.tapes.remove(message);
+                    }
+                }
+                Event::MessageDeleted { message, .. } => state.scrub(*message),
+                _ => {}
+            }
+            state.push(Arc::clone(event), None);
+        }
+        self.kick(&mut state);
+    }
+
+    /// The tape of an answer being written, if its turn has started here and not ended.
+    pub(crate) fn tape(&self, message: MessageId) -> Option<Arc<Tape>> {
+        lock(&self.state).tapes.get(&message).map(Arc::clone)
+    }
+
+    /// Tells the fan-out that a tape has grown.
+    pub(crate) fn grown(self: &Arc<Self>) {
+        let mut state = lock(&self.state);
+        let mut news = false;
+        for group in state.groups.iter_mut().filter(|group| group.level == Level::Full) {
+            news |= !std::mem::replace(&mut group.deltas_wait, true);
+        }
+        if news {
+            self.kick(&mut state);
+        }
+    }
+
+    /// Delivers something that may be missed, to all who read at full level (a read mark to everyone).
+    pub(crate) fn hint(self: &Arc<Self>, hint: Hint, except: Option<ReaderId>) {
+        let mut state = lock(&self.state);
+        if state.groups.is_empty() {
+            return;
+        }
+        let same = |other: &Hint| {
+            other.user == hint.user && std::mem::discriminant(&other.what) == std::mem::discriminant(&hint.what)
+        };
+        state.hints.retain(|(other, _)| !same(other));
+        if state.hints.len() >= MAX_HINTS {
+            state.hints.pop_front();
+        }
+        state.hints.push_back((hint, except));
+        self.kick(&mut state);
+    }
+
+    /// Adds a reader. It stands nowhere yet: it must be [loaded](Self::catch_up) before an offer can fit.
+    pub(crate) fn attach(
+        &self,
+        id: ReaderId,
+        user: UserId,
+        reader: Arc<dyn Reader>,
+        encoder: Option<Arc<dyn Encoder>>,
+        level: Level,
+    ) {
+        lock(&self.state).attach(self.id, Registered { id, user, reader }, encoder, level);
+    }
+
+    /// Moves a reader to another level, if it is still here. It stands nowhere there, as after [`attach`](Self::attach).
+    pub(crate) fn switch(&self, id: ReaderId, encoder: Option<Arc<dyn Encoder>>, level: Level) {
+        let mut state = lock(&self.state);
+        if let Some(registered) = state.detach(id) {
+            state.attach(self.id, registered, encoder, level);
+        }
+    }
+
+    /// Removes a reader, at whatever level it is.
+    pub(crate) fn detach(&self, id: ReaderId) {
+        lock(&self.state).detach(id);
+    }
+
+    /// Removes all readers of one user, or of everyone, and tells each under its own lock: when this returns, nothing
+    /// more of this room is written to any of them (I7).
+    pub(crate) fn expel(&self, user: Option<UserId>, reason: GoneReason, by: Option<UserId>) {
+        let mut expelled = Vec::new();
+        {
+            let mut state = lock(&self.state);
+            for group in &mut state.groups {
+                let goes = |other: &Registered| user.is_none_or(|user| other.user == user);
+                if group.readers.iter().any(goes) {
+                    expelled.extend(group.readers.iter().filter(|other| goes(other)).cloned());
+                    Arc::make_mut(&mut group.readers).retain(|other| !goes(other));
+                }
+            }
+            state.groups.retain(|group| !group.readers.is_empty());
+        }
+        for registered in expelled {
+            registered.reader.gone(self.id, reason, by);
+        }
+    }
+
+    /// Whether a reader at this cursor has everything that has been offered to its group.
+    pub(crate) fn is_current(&self, cursor: Cursor, level: Level, encoder: Option<&Arc<dyn Encoder>>) -> bool {
+        let state = lock(&self.state);
+        state.group(level, encoder).is_none_or(|group| match level {
+            Level::Full => cursor.pos >= group.offered.pos && cursor.seq >= group.offered.seq,
+            Level::Events => cursor.seq >= group.offered.seq,
+        })
+    }
+
+    /// What a reader at this cursor missed, up to what its group has been offered, so that the next offer fits.
+    pub(crate) fn pull(&self, cursor: Cursor, level: Level, encoder: Option<&Arc<dyn Encoder>>) -> Pull {
+        let state = lock(&self.state);
+        let Some(group) = state.group(level, encoder) else {
+            return Pull::Entries(Vec::new(), cursor);
+        };
+        let base = state.head - state.queue.len() as u64;
+        let in_queue = match level {
+            // A cursor that came from the store has no place in the queue, only a seq.
+            Level::Full => cursor.pos >= base && cursor.seq >= state.base_seq,
+            Level::Events => cursor.seq >= state.base_seq,
+        };
+        if !in_queue && !removed(Mutant::FillFromStore) {
+            return Pull::TooOld;
+        }
+        let first = match level {
+            Level::Full => cursor.pos.saturating_sub(base) as usize,
+            Level::Events => 0,
+        };
+        let entries = state.entries(first, group.offered.pos, cursor.seq, level);
+        let to = Cursor { pos: group.offered.pos, seq: cursor.seq.max(group.offered.seq) };
+        Pull::Entries(entries, to)
+    }
+
+    /// Where a reader that knows everything up to `seq` (from the store, or because it was there) takes up: the events
+    /// since then, and of each open tape what it lacks. `tapes` says how many bytes of a tape the reader holds; of
+    /// others it gets the whole text. `None` if the queue begins later than `seq`: the store must be read again.
+    pub(crate) fn catch_up(
+        &self,
+        seq: Seq,
+        tapes: &BTreeMap<MessageId, u64>,
+        level: Level,
+        encoder: Option<&Arc<dyn Encoder>>,
+    ) -> Option<(Vec<Entry>, Cursor)> {
+        let state = lock(&self.state);
+        let Some(group) = state.group(level, encoder) else {
+            return Some((Vec::new(), Cursor { pos: state.head, seq }));
+        };
+        if seq < state.base_seq && seq < group.offered.seq && !removed(Mutant::FillFromStore) {
+            return None;
+        }
+        let offered = group.offered;
+        let cursor = Cursor { pos: offered.pos, seq: seq.max(offered.seq) };
+        let mut entries = state.entries(0, offered.pos, seq, Level::Events);
+        if level == Level::Full {
+            let open = state.tapes.values().filter(|_| !removed(Mutant::TapeWithSnapshot));
+            for tape in open {
+                // Deltas after `offered` are still to be offered: the text given here ends where they begin.
+                let end = state.offset_at(tape, offered.pos);
+                let held = tapes.get(&tape.message.id).copied();
+                entries.extend(tape.missing(self.id, held, end).map(|event| Entry {
+                    event: Arc::new(event),
+                    tape: Some(Arc::clone(tape)),
+                    pos: cursor.pos,
+                    seq: cursor.seq,
+                }));
+            }
+        }
+        Some((entries, cursor))
+    }
+
+    /// Starts the fan-out, or wakes it if it waits for a later moment.
+    fn kick(self: &Arc<Self>, state: &mut State) {
+        if state.groups.is_empty() {
+            state.hints.clear();
+        } else if state.running {
+            self.changed.notify_one();
+        } else {
+            state.running = true;
+            self.tasks.spawn(fanout::run(Arc::clone(self)));
+        }
+    }
+}
+
+impl State {
+    fn group(&self, level: Level, encoder: Option<&Arc<dyn Encoder>>) -> Option<&Group> {
+        self.groups.iter().find(|group| group.is(level, encoder))
+    }
+
+    fn attach(
+        &mut self,
+        room: RoomId,
+        registered: Registered,
+        encoder: Option<Arc<dyn Encoder>>,
+        level: Level,
+    ) {
+        if level == Level::Full {
+            // What nobody was there to be offered stands before the new reader's place, not after it.
+            self.publish_all(room);
+        }
+        let group = match self.groups.iter_mut().find(|group| group.is(level, encoder.as_ref())) {
+            Some(group) => group,
+            None => {
+                let offered = Cursor { pos: self.head, seq: self.seq };
+                let readers = Arc::default();
+                let (events_wait, deltas_wait) = (false, false);
+                self.groups.push_mut(Group { level, encoder, offered, readers, last: None, events_wait, deltas_wait })
+            }
+        };
+        Arc::make_mut(&mut group.readers).push(registered);
+    }
+
+    fn detach(&mut self, id: ReaderId) -> Option<Registered> {
+        let mut found = None;
+        for group in &mut self.groups {
+            if let Some(index) = group.readers.iter().position(|other| other.id == id) {
+                found = Some(Arc::make_mut(&mut group.readers).swap_remove(index));
+            }
+        }
+        self.groups.retain(|group| !group.readers.is_empty());
+        found
+    }
+
+    fn push(&mut self, event: Arc<Event>, tape: Option<Arc<Tape>>) {
+        self.head += 1;
+        if let Some(seq) = event.seq() {
+            self.seq = seq;
+        }
+        for group in &mut self.groups {
+            if tape.is_none() {
+                group.events_wait = true;
+            } else if group.level == Level::Full {
+                group.deltas_wait = true;
+            }
+        }
+        let entry = Entry { event, tape, pos: self.head, seq: self.seq };
+        self.bytes += entry.weight();
+        self.queue.push_back(entry);
+        while (self.queue.len() > MAX_ENTRIES || self.bytes > MAX_BYTES) && !removed(Mutant::BoundedQueue) {
+            let Some(oldest) = self.queue.pop_front() else { break };
+            self.bytes -= oldest.weight();
+            self.base_seq = oldest.seq;
+        }
+    }
+
+    /// Makes an entry of what a tape has gained since its last one.
+    fn publish(&mut self, room: RoomId, tape: &Arc<Tape>) {
+        if let Some(delta) = tape.publish(room) {
+            self.push(Arc::new(delta), Some(Arc::clone(tape)));
+        }
+    }
+
+    fn publish_all(&mut self, room: RoomId) {
+        let tapes: Vec<_> = self.tapes.values().map(Arc::clone).collect();
+        for tape in tapes {
+            self.publish(room, &tape);
+        }
+    }
+
+    /// Takes a deleted message's content out of everything that is still to be read.
+    fn scrub(&mut self, deleted: MessageId) {
+        if let Some(tape) = self.tapes.remove(&deleted) {
+            tape.close();
+        }
+        for entry in &mut self.queue {
+            let event = match &*entry.event {
+                Event::Delta { message, .. } if *message == deleted => {
+                    let mut event = (*entry.event).clone();
+                    if let Event::Delta { text, .. } = &mut event {
+                        // The length stays, so that what follows still fits; the words do not.
+                        *text = " ".repeat(text.len()).into();
+                    }
+                    event
+                }
+                Event::TurnEnded { message: Some(message), .. } if *message == deleted => {
+                    let mut event = (*entry.event).clone();
+                    if let Event::TurnEnded { text, .. } = &mut event {
+                        *text = "".into();
+                    }
+                    event
+                }
+                other if other.message().is_some_and(|message| message.id == deleted) => {
+                    let mut event = (*entry.event).clone();
+                    if let Event::MessagePosted { message, .. }
+                    | Event::MessageEdited { message, .. }
+                    | Event::TurnStarted { message, .. } = &mut event
+                    {
+                        let at = message.created_at;
+                        Arc::make_mut(message).scrub(at);
+                    }
+                    event
+                }
+                _ => continue,
+            };
+            entry.event = Arc::new(event);
+        }
+    }
+
+    /// The entries from index `first` up to position `to` that a reader needs who has seen the log up to `seq`.
+    fn entries(&self, first: usize, to: u64, seq: Seq, level: Level) -> Vec<Entry> {
+        self.queue
+            .iter()
+            .skip(first)
+            .take_while(|entry| entry.pos <= to)
+            .filter(|entry| match entry.event.seq() {
+                Some(its) => its > seq || removed(Mutant::SkipBelowCursor),
+                None => level == Level::Full,
+            })
+            .cloned()
+            .collect()
+    }
+
+    /// How many bytes of a tape the deltas up to position `pos` bring.
+    fn offset_at(&self, tape: &Arc<Tape>, pos: u64) -> u64 {
+        let after = |entry: &&Entry| entry.pos > pos;
+        self.queue
+            .iter()
+            .rev()
+            .take_while(after)
+            .filter_map(|entry| match &*entry.event {
+                Event::Delta { message, offset, .. } if *message == tape.message.id => Some(*offset),
+                _ => None,
+            })
+            .last()
+            .unwrap_or_else(|| tape.published())
+    }
+}
+
+impl Group {
+    fn is(&self, level: Level, encoder: Option<&Arc<dyn Encoder>>) -> bool {
+        self.level == level
+            && match (&self.encoder, encoder) {
+                (None, None) => true,
+                (Some(mine), Some(other)) => Arc::ptr_eq(mine, other),
+                _ => false,
+            }
+    }
+
+    /// Whether this hint is for this group's readers.
+    fn wants(&self, hint: &Hint) -> bool {
+        self.level == Level::Full || matches!(hint.what, HintKind::Read { .. })
+    }
+}
+
+impl std::fmt::Debug for LiveRoom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LiveRoom").field("id", &self.id).finish_non_exhaustive()
+    }
+}

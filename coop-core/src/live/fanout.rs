@@ -1,0 +1,191 @@
+//! Delivers what a live room has to its readers, in a task of its own that lives only while there is something to
+//! deliver, so that the room's writer never waits for sockets and a quiet room costs no task.
+
+use super::{Cursor, Encoder, Entry, Frames, Group, Level, LiveRoom, Offer, ReaderId, Registered, State};
+use crate::event::Hint;
+use crate::sync::lock;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// After this many readers the task lets others run.
+const YIELD_EVERY: usize = 128;
+
+/// What is to be done now.
+enum Step {
+    /// Nothing, and nothing is coming: the task ends.
+    Idle,
+    /// Nothing before this moment.
+    Wait(Instant),
+    /// These.
+    Deliver(Vec<Delivery>),
+}
+
+/// What one group's readers get.
+struct Delivery {
+    level: Level,
+    encoder: Option<Arc<dyn Encoder>>,
+    readers: Arc<Vec<Registered>>,
+    what: What,
+}
+
+enum What {
+    /// Entries from one cursor to another.
+    Entries { from: Cursor, to: Cursor, entries: Vec<Entry> },
+    /// The queue has moved on past what was to be offered: readers turn to the store.
+    Lost,
+    /// Hints, and whom each leaves out.
+    Hints(Vec<(Hint, Option<ReaderId>)>),
+}
+
+/// The fan-out task.
+pub(super) async fn run(room: Arc<LiveRoom>) {
+    let mut frames = Frames::default();
+    loop {
+        match room.step(Instant::now()) {
+            Step::Idle => return,
+            Step::Wait(until) => {
+                tokio::select! {
+                    biased;
+                    () = room.changed.notified() => {}
+                    () = tokio::time::sleep_until(until) => {}
+                }
+            }
+            Step::Deliver(deliveries) => {
+                for delivery in deliveries {
+                    delivery.carry_out(&room, &mut frames).await;
+                }
+            }
+        }
+    }
+}
+
+impl LiveRoom {
+    /// Decides, under the room's lock, what is due at `now` and marks it as offered.
+    fn step(&self, now: Instant) -> Step {
+        let mut state = lock(&self.state);
+        let state = &mut *state;
+        let due = |group: &Group| group.due(self.tick);
+        if state.groups.iter().any(|group| group.deltas_wait && due(group).is_some_and(|due| due <= now)) {
+            state.publish_all(self.id);
+        }
+        let mut deliveries = Vec::new();
+        if !state.hints.is_empty() {
+            let hints = std::mem::take(&mut state.hints);
+            for group in &state.groups {
+                let hints: Vec<_> = hints.iter().filter(|(hint, _)| group.wants(hint)).cloned().collect();
+                if !hints.is_empty() {
+                    deliveries.push(group.delivery(What::Hints(hints)));
+                }
+            }
+        }
+        for index in 0..state.groups.len() {
+            if due(&state.groups[index]).is_some_and(|due| due <= now) {
+                deliveries.push(state.take_due(index, now));
+            }
+        }
+        if !deliveries.is_empty() {
+            return Step::Deliver(deliveries);
+        }
+        match state.groups.iter().filter_map(due).min() {
+            Some(until) => Step::Wait(until),
+            None => {
+                state.running = false;
+                Step::Idle
+            }
+        }
+    }
+}
+
+impl State {
+    /// Takes what waits for a group and moves its mark to the head.
+    fn take_due(&mut self, index: usize, now: Instant) -> Delivery {
+        let group = &self.groups[index];
+        let from = group.offered;
+        let to = Cursor { pos: self.head, seq: self.seq };
+        let base = self.head - self.queue.len() as u64;
+        let lost = match group.level {
+            Level::Full => from.pos < base,
+            Level::Events => from.seq < self.base_seq,
+        };
+        let what = if lost {
+            What::Lost
+        } else if group.encoder.is_none() {
+            // Readers in this process pull for themselves.
+            What::Entries { from, to, entries: Vec::new() }
+        } else {
+            let entries = match group.level {
+                Level::Full => self.queue.iter().skip((from.pos - base) as usize).cloned().collect(),
+                Level::Events => self.entries(0, to.pos, from.seq, Level::Events),
+            };
+            What::Entries { from, to, entries }
+        };
+        let group = &mut self.groups[index];
+        group.offered = to;
+        group.last = Some(now);
+        group.events_wait = false;
+        group.deltas_wait = false;
+        group.delivery(what)
+    }
+}
+
+impl Group {
+    /// When this group's readers should be offered what waits for them.
+    fn due(&self, tick: super::Tick) -> Option<Instant> {
+        let wait = if self.events_wait {
+            tick.events
+        } else if self.deltas_wait {
+            self.encoder.as_ref().map_or(tick.deltas, |encoder| encoder.delta_interval())
+        } else {
+            return None;
+        };
+        // Before the first offer, and after quiet, this moment has long passed.
+        Some(self.last.map_or_else(Instant::now, |last| last + wait))
+    }
+
+    fn delivery(&self, what: What) -> Delivery {
+        Delivery { level: self.level, encoder: self.encoder.clone(), readers: Arc::clone(&self.readers), what }
+    }
+}
+
+impl Delivery {
+    async fn carry_out(self, room: &LiveRoom, frames: &mut Frames) {
+        match self.what {
+            What::Entries { from, to, entries } => {
+                frames.clear();
+                if let Some(encoder) = &self.encoder {
+                    encoder.encode(self.level, &entries, frames);
+                }
+                let offer = Offer { room: room.id, level: self.level, from, to, frames };
+                each(&self.readers, |registered| registered.reader.offer(&offer)).await;
+            }
+            What::Lost => each(&self.readers, |registered| registered.reader.behind(room.id)).await,
+            What::Hints(hints) => {
+                for (hint, except) in hints {
+                    frames.clear();
+                    if let Some(encoder) = &self.encoder {
+                        encoder.encode_hint(&hint, frames);
+                        if frames.is_empty() {
+                            continue;
+                        }
+                    }
+                    let frames = &*frames;
+                    each(&self.readers, |registered| {
+                        if Some(registered.id) != except {
+                            registered.reader.hint(&hint, frames);
+                        }
+                    })
+                    .await;
+                }
+            }
+        }
+    }
+}
+
+async fn each(readers: &[Registered], mut tell: impl FnMut(&Registered)) {
+    for some in readers.chunks(YIELD_EVERY) {
+        some.iter().for_each(&mut tell);
+        if readers.len() > YIELD_EVERY {
+            tokio::task::yield_now().await;
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! A room as one member sees it: everything a member may do there. Each call is checked against the membership as it
+//! is in the store at that moment, so a handle that has outlived it is harmless.
+
+use crate::attachment::{Attachment, Start};
+use crate::command;
+use crate::engine::Shared;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::HintKind;
+use crate::id::{MessageId, RoomId, Seq, TurnId, UserId};
+use crate::live::{LiveRoom, Reader};
+use crate::model::{Draft, Member, Message, Page, Position, Range, RoomEntry};
+use crate::names;
+use crate::store::{Intent, Outcome, Post};
+use crate::subscription::Subscription;
+use crate::turn::{self, TurnHandle};
+use crate::user::User;
+use crate::writer::{self, Mail};
+use std::fmt;
+use std::sync::Arc;
+
+/// The most messages of one page.
+pub const MAX_PAGE: u32 = 200;
+/// How often deleting an answer that is being written stops it and tries again.
+const STOPS: usize = 3;
+
+/// A room, seen by one member. Cheap to clone.
+#[derive(Clone)]
+pub struct Room {
+    shared: Arc<Shared>,
+    live: Arc<LiveRoom>,
+    user: UserId,
+    name: String,
+}
+
+/// What [`Room::send`] has done.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Sent {
+    /// The message, on disk.
+    pub message: Arc<Message>,
+    /// The turn of the first bot it asks, if it asks one. A refused one has ended already.
+    pub turn: Option<TurnHandle>,
+    /// The turns of all bots it asks.
+    pub turns: Vec<TurnHandle>,
+    /// Whether it had been sent before with the same `client_id`.
+    pub duplicate: bool,
+}
+
+impl fmt::Debug for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Room").field("id", &self.live.id).field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+impl Room {
+    pub(crate) fn new(shared: Arc<Shared>, live: Arc<LiveRoom>, user: UserId, name: String) -> Self {
+        Self { shared, live, user, name }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> RoomId {
+        self.live.id
+    }
+
+    // Reading.
+
+    /// The room, one's role in it, what is unread.
+    ///
+    /// # Errors
+    /// `NotFound` for who is no member, `Unavailable`, `Closed`. Cancel safe.
+    pub async fn entry(&self) -> Result<RoomEntry> {
+        self.shared.check_open()?;
+        let mut entries = self.shared.rooms.rooms_of(self.user, Some(self.id())).await?;
+        entries.pop().ok_or_else(Error::no_such_room)
+    }
+
+    /// Everybody in it, in the order of joining.
+    ///
+    /// # Errors
+    /// As [`entry`](Self::entry). Cancel safe.
+    pub async fn members(&self) -> Result<Vec<Member>> {
+        self.shared.check_open()?;
+        let members = self.shared.rooms.members(self.id()).await?;
+        let inside = members.iter().any(|member| member.user == self.user);
+        if inside { Ok(members) } else { Err(Error::no_such_room()) }
+    }
+
+    /// Part of the history: 1 to [`MAX_PAGE`] messages, oldest first, without deleted ones. An answer that is being
+    /// written has its text so far.
+    ///
+    /// # Errors
+    /// `BadRequest` for a limit out of range; as [`entry`](Self::entry). Cancel safe.
+    pub async fn history(&self, range: Range, limit: u32) -> Result<Page> {
+        if !(1..=MAX_PAGE).contains(&limit) {
+            return Err(Error::bad_request("a page has 1 to 200 messages"));
+        }
+        self.check_member().await?;
+        let mut page = self.shared.rooms.history(self.id(), range, limit).await?;
+        for message in &mut page.messages {
+            if let Some(tape) = self.live.tape(message.id) {
+                Arc::make_mut(message).text = tape.text().to_string();
+            }
+        }
+        Ok(page)
+    }
+
+    /// One message.
+    ///
+    /// # Errors
+    /// `NotFound` if it is not here or deleted; as [`entry`](Self::entry). Cancel safe.
+    pub async fn message(&self, message: MessageId) -> Result<Arc<Message>> {
+        self.check_member().await?;
+        let found = self.shared.rooms.message(self.id(), message).await?;
+        found.filter(|message| message.deleted_at.is_none()).ok_or_else(|| Error::not_found("no such message"))
+    }
+
+    /// Everything that happens here from now on, after a snapshot of what is.
+    ///
+    /// # Errors
+    /// As [`entry`](Self::entry).
+    pub async fn subscribe(&self) -> Result<Subscription> {
+        self.subscribe_at(Start::Snapshot).await
+    }
+
+    /// Takes up where an earlier subscription stopped: the events since, and the rest of each open answer. If that is
+    /// not possible (too far behind, another epoch) it begins with a snapshot.
+    ///
+    /// # Errors
+    /// As [`entry`](Self::entry).
+    pub async fn resume(&self, position: Position) -> Result<Subscription> {
+        self.subscribe_at(Start::Position(position)).await
+    }
+
+    async fn subscribe_at(&self, start: Start) -> Result<Subscription> {
+        self.shared.check_open()?;
+        let attach = |reader: Arc<dyn Reader>| {
+            Attachment::new(Arc::clone(&self.shared), self.user, self.name.clone(), reader, None)
+        };
+        Subscription::of_room(attach, self.id(), start).await
+    }
+
+    // Writing.
+
+    /// Says something, and asks the bots it addresses. When this returns the message is on disk.
+    ///
+    /// Cancel safety: dropping the call means sent or not sent, never half. With a `client_id` it can be sent again
+    /// without doubling.
+    ///
+    /// # Errors
+    /// `BadRequest` (blank text, NUL, a malformed `client_id`), `TooLarge` (over 64 KiB), `NotFound` (no such room for
+    /// this user, no such message to answer), `Conflict` (the `client_id` was used with another body), `Unavailable`
+    /// (not certain whether it was sent), `Closed`.
+    pub async fn send(&self, draft: impl Into<Draft>) -> Result<Sent> {
+        self.shared.check_open()?;
+        let draft = draft.into();
+        names::check_text(&draft.text)?;
+        if let Some(id) = &draft.client_id {
+            names::check_client_id(id)?;
+        }
+        let handles = self.shared.handles();
+        let asks = command::asks(&draft.text, &handles);
+        let asks_if_alone = handles.first().map(|&handle| handle.to_owned());
+        let then_start = if asks.is_empty() { asks_if_alone.iter().cloned().collect() } else { asks.clone() };
+        let post = Post {
+            author: self.user,
+            name: self.name.clone(),
+            body_hash: draft.hash(),
+            client_id: draft.client_id,
+            text: draft.text,
+            reply_to: draft.reply_to,
+            meta: draft.meta,
+            asks,
+            asks_if_alone,
+        };
+        match self.submit(Intent::Post(post), then_start).await? {
+            Outcome::Posted { message, turns, duplicate } => {
+                let handle = |turn: crate::TurnInfo| {
+                    let (shared, live) = (Arc::clone(&self.shared), Arc::clone(&self.live));
+                    TurnHandle::new(shared, live, self.user, turn.id, turn.bot)
+                };
+                let turns: Vec<_> = turns.into_iter().map(handle).collect();
+                Ok(Sent { message, turn: turns.first().cloned(), turns, duplicate })
+            }
+            _ => Err(Error::internal("a post had another outcome")),
+        }
+    }
+
+    /// Changes the text of one's own message.
+    ///
+    /// # Errors
+    /// `Forbidden` for another's, `NotFound`, and as [`send`](Self::send). Cancel safe as `send`.
+    pub async fn edit(&self, message: MessageId, text: impl Into<String>) -> Result<Arc<Message>> {
+        let text = text.into();
+        names::check_text(&text)?;
+        match self.submit(Intent::Edit { message, by: self.user, text }, Vec::new()).await? {
+            Outcome::Edited(message) => Ok(message),
+            _ => Err(Error::internal("an edit had another outcome")),
+        }
+    }
+
+    /// Deletes a message, one's own or, as the owner, any. An answer that is being written is stopped first. Nothing
+    /// of its content is left anywhere.
+    ///
+    /// # Errors
+    /// `Forbidden`, `NotFound`, `Unavailable`, `Closed`. Cancel safe as [`send`](Self::send).
+    pub async fn delete(&self, message: MessageId) -> Result<()> {
+        for _ in 0..STOPS {
+            match self.submit(Intent::Delete { message, by: self.user }, Vec::new()).await {
+                Err(error) if error.kind() == ErrorKind::Conflict => {
+                    turn::stop_answer(&self.shared, &self.live, message, self.user).await?;
+                }
+                other => return other.map(|_| ()),
+            }
+        }
+        Err(Error::unavailable("the answer could not be stopped"))
+    }
+
+    /// Ends a turn for everyone, also one that waits. The text so far is kept. No effect on one that has ended.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable`, `Closed`. Cancel safe: once polled it takes effect.
+    pub async fn stop(&self, turn: TurnId) -> Result<()> {
+        self.check_member().await?;
+        turn::stop(&self.shared, &self.live, turn, self.user).await
+    }
+
+    /// Ends the turn whose answer is this message; see [`stop`](Self::stop).
+    ///
+    /// # Errors
+    /// As [`stop`](Self::stop).
+    pub async fn stop_answer(&self, message: MessageId) -> Result<()> {
+        self.check_member().await?;
+        let turn = self.shared.rooms.turn_of_message(self.id(), message).await?;
+        let turn = turn.ok_or_else(|| Error::not_found("no such turn"))?;
+        turn::stop(&self.shared, &self.live, turn.id, self.user).await
+    }
+
+    // Hints.
+
+    /// Says that everything up to `seq` has been read. Stored within 250 ms, after which the others are told; never
+    /// moves back.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable`, `Closed`. Cancel safe.
+    pub async fn mark_read(&self, seq: Seq) -> Result<()> {
+        self.check_member().await?;
+        let mailbox = self.shared.mailbox(&self.live);
+        let sent = mailbox.send_timeout(Mail::Read { user: self.user, seq }, self.shared.settings.patience).await;
+        sent.map_err(|_| Error::unavailable("the room does not answer"))
+    }
+
+    /// The same for everything there is.
+    ///
+    /// # Errors
+    /// As [`mark_read`](Self::mark_read).
+    pub async fn mark_all_read(&self) -> Result<()> {
+        self.mark_read(Seq(i64::MAX)).await
+    }
+
+    /// Tells the others that one is writing.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable`, `Closed`. Cancel safe.
+    pub async fn typing(&self) -> Result<()> {
+        self.hint(HintKind::Typing).await
+    }
+
+    /// Tells the others that one has opened or closed the room.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable`, `Closed`. Cancel safe.
+    pub async fn presence(&self, here: bool) -> Result<()> {
+        self.hint(HintKind::Presence { here }).await
+    }
+
+    async fn hint(&self, what: HintKind) -> Result<()> {
+        self.check_member().await?;
+        self.live.hint(crate::Hint { room: self.id(), user: self.user, name: self.name.clone(), what }, None);
+        Ok(())
+    }
+
+    // Governing.
+
+    /// Makes somebody a member. Any member may; inviting a member again changes nothing.
+    ///
+    /// # Errors
+    /// `TooLarge` if the room is full (1,000 members), `NotFound`, `Unavailable`, `Closed`. Cancel safe as
+    /// [`send`](Self::send).
+    pub async fn invite(&self, user: &User) -> Result<()> {
+        let (user, name) = (user.id(), user.name().to_owned());
+        self.carry_out(Intent::Invite { user, name, by: self.user }).await
+    }
+
+    /// Takes another's membership away. Only the owner may. When this returns, nothing more of the room is written to
+    /// any of their connections.
+    ///
+    /// # Errors
+    /// `Forbidden`, `NotFound`, `Unavailable`, `Closed`; `BadRequest` for oneself (that is [`leave`](Self::leave)).
+    pub async fn remove(&self, user: UserId) -> Result<()> {
+        if user == self.user {
+            return Err(Error::bad_request("to remove oneself is to leave"));
+        }
+        self.carry_out(Intent::Remove { user, by: self.user }).await
+    }
+
+    /// Gives up one's own membership. The owner cannot: they hand the room over, or delete it.
+    ///
+    /// # Errors
+    /// `Conflict` for the owner, `NotFound`, `Unavailable`, `Closed`.
+    pub async fn leave(&self) -> Result<()> {
+        self.carry_out(Intent::Remove { user: self.user, by: self.user }).await
+    }
+
+    /// Gives the room another name (1 to 100 characters). Only the owner may.
+    ///
+    /// # Errors
+    /// `BadRequest`, `Forbidden`, `NotFound`, `Unavailable`, `Closed`.
+    pub async fn rename(&self, name: impl Into<String>) -> Result<()> {
+        let name = name.into();
+        names::check_room_name(&name)?;
+        self.carry_out(Intent::Rename { name, by: self.user }).await
+    }
+
+    /// Makes another member the owner. Only the owner may.
+    ///
+    /// # Errors
+    /// `Forbidden`, `NotFound`, `Unavailable`, `Closed`.
+    pub async fn hand_over(&self, to: UserId) -> Result<()> {
+        self.carry_out(Intent::HandOver { to, by: self.user }).await
+    }
+
+    /// Deletes the room with everything in it. Only the owner may. Its id never comes back.
+    ///
+    /// # Errors
+    /// `Forbidden`, `NotFound`, `Unavailable`, `Closed`.
+    pub async fn delete_room(&self) -> Result<()> {
+        self.carry_out(Intent::DeleteRoom { by: self.user }).await
+    }
+
+    async fn carry_out(&self, intent: Intent) -> Result<()> {
+        self.submit(intent, Vec::new()).await.map(|_| ())
+    }
+
+    async fn submit(&self, intent: Intent, then_start: Vec<String>) -> Result<Outcome> {
+        self.shared.check_open()?;
+        writer::submit(&self.shared, &self.live, intent, then_start).await
+    }
+
+    async fn check_member(&self) -> Result<()> {
+        self.shared.check_open()?;
+        let member = self.shared.rooms.member(self.id(), self.user).await?;
+        member.map(|_| ()).ok_or_else(Error::no_such_room)
+    }
+}

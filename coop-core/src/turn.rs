@@ -1,0 +1,373 @@
+//! One turn: the bot's future, its limits, its checkpoints and its one end.
+//!
+//! The bot runs in a task of its own, so that a panic or a poll that does not return is its own affair. A turn needs
+//! nobody to listen.
+
+use crate::bot::{BotError, BotErrorKind, BotLimits, ReplyWriter, Sink, Turn};
+use crate::context::{self, ContextInput, SelfPrefix};
+use crate::command;
+use crate::engine::{RegisteredBot, Running, Shared};
+use crate::error::{ErrorKind, Result};
+use crate::event::Event;
+use crate::id::{MessageId, TurnId, UserId};
+use crate::live::{LiveRoom, Tape};
+use crate::model::{Finish, FinishReason, Range, TurnEnd, TurnStatus, Usage};
+use crate::mutant::{Mutant, removed};
+use crate::store::Intent;
+use crate::sync::lock;
+use crate::time::Timestamp;
+use crate::writer::submit;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+/// How long a bot that was stopped may take to be dropped before its turn ends without waiting for that.
+const DROP: Duration = Duration::from_secs(1);
+/// How long to wait before an end that could not be committed is tried again, at first and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// Runs a turn that has started, up to its committed end.
+pub(crate) async fn run(shared: Arc<Shared>, live: Arc<LiveRoom>, running: Arc<Running>, started: Arc<Event>) {
+    let Event::TurnStarted { turn, bot, asked_by, message, .. } = &*started else { return };
+    if let Some(tape) = live.tape(message.id) {
+        let answer = Answer { shared: &shared, live: &live, running: &running, tape: &tape, turn: *turn };
+        let end = answer.stream(bot, *asked_by).await;
+        let text = if removed(Mutant::TapeCloses) { tape.text() } else { tape.close() };
+        answer.end(bot, end, text).await;
+    }
+    shared.end_turn(*turn);
+    shared.tell_end(*turn);
+}
+
+struct Answer<'a> {
+    shared: &'a Arc<Shared>,
+    live: &'a Arc<LiveRoom>,
+    running: &'a Running,
+    tape: &'a Arc<Tape>,
+    turn: TurnId,
+}
+
+impl Answer<'_> {
+    /// Lets the bot write until it is done or something ends it.
+    async fn stream(&self, handle: &str, asked_by: UserId) -> TurnEnd {
+        let Some(bot) = self.shared.bot(handle) else {
+            return TurnEnd::failed("unavailable", "This bot is not here any more.");
+        };
+        let limits = bot.profile.limits;
+        let deadline = Instant::now() + limits.time;
+        let prepared = tokio::select! {
+            biased;
+            () = self.running.stop.cancelled() => return self.cause(),
+            () = sleep_until(deadline) => return timed_out(),
+            prepared = self.prepare(bot, asked_by) => prepared,
+        };
+        let turn = match prepared {
+            Ok(turn) => turn,
+            Err(error) => return failed(error),
+        };
+        let sink = Arc::new(TurnSink {
+            live: Arc::clone(self.live),
+            tape: Arc::clone(self.tape),
+            prefix: Mutex::new(SelfPrefix::new(&bot.profile.handle, &bot.profile.name)),
+            limits,
+            full: CancellationToken::new(),
+            usage: Mutex::new(None),
+        });
+        let mut reply = Dropped(tokio::spawn({
+            let (bot, out) = (Arc::clone(&bot.bot), ReplyWriter::new(Arc::clone(&sink) as Arc<dyn Sink>));
+            async move { bot.reply(turn, out).await }
+        }));
+        let end = self.wait(&mut reply, &sink, deadline).await;
+        reply.stop().await;
+        sink.finish();
+        TurnEnd { usage: *lock(&sink.usage), ..end }
+    }
+
+    async fn wait(&self, reply: &mut Dropped, sink: &TurnSink, deadline: Instant) -> TurnEnd {
+        let every = self.shared.settings.checkpoint;
+        let mut checkpoints = interval_at(Instant::now() + every, every);
+        checkpoints.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut kept = 0;
+        let mut keeping: Option<JoinHandle<()>> = None;
+        loop {
+            tokio::select! {
+                biased;
+                () = self.running.stop.cancelled() => return self.cause(),
+                () = sink.full.cancelled() => return done(Finish::length()),
+                () = sleep_until(deadline) => return timed_out(),
+                result = &mut reply.0 => return match result {
+                    Ok(Ok(_)) if sink.full.is_cancelled() => done(Finish::length()),
+                    Ok(Ok(finish)) => done(finish),
+                    Ok(Err(error)) => failed(error),
+                    Err(panic) => failed(
+                        BotError::new(BotErrorKind::Internal, "The bot failed.").with_detail(panic.to_string()),
+                    ),
+                },
+                _ = checkpoints.tick() => {
+                    let length = self.tape.len();
+                    let at_work = keeping.as_ref().is_some_and(|keeping| !keeping.is_finished());
+                    if length > kept && !at_work && !removed(Mutant::Checkpoint) {
+                        kept = length;
+                        keeping = Some(self.keep());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Hands a checkpoint to the writer, without waiting for it.
+    fn keep(&self) -> JoinHandle<()> {
+        let (shared, live) = (Arc::clone(self.shared), Arc::clone(self.live));
+        let intent = Intent::Checkpoint { turn: self.turn, text: self.tape.text() };
+        self.shared.tasks.spawn(async move {
+            // One that fails is made good by the next, or by the end.
+            let _ = submit(&shared, &live, intent, Vec::new()).await;
+        })
+    }
+
+    /// Reads what the bot will read.
+    async fn prepare(&self, bot: &RegisteredBot, asked_by: UserId) -> Result<Turn, BotError> {
+        let (room, profile) = (self.live.id, &bot.profile);
+        let rooms = &self.shared.rooms;
+        let gone = || BotError::new(BotErrorKind::InvalidRequest, "The question is not there any more.");
+        let info = rooms.turn(room, self.turn).await?.ok_or_else(gone)?;
+        let ask = rooms.message(room, info.ask).await?.filter(|ask| ask.deleted_at.is_none()).ok_or_else(gone)?;
+        let page = rooms.history(room, Range::Before(info.ask_seq), profile.context.messages).await?;
+        let head = rooms.room(room).await?.ok_or_else(gone)?;
+        let present: Vec<String> = rooms.members(room).await?.into_iter().map(|member| member.name).collect();
+        let prompt = command::prompt(&ask.text, &profile.handle, &self.shared.handles());
+        let now = self.shared.now();
+        let context = context::build(&ContextInput {
+            bot: &profile.handle,
+            bot_name: &profile.name,
+            policy: &profile.context,
+            room_name: &head.info.name,
+            present: &present,
+            now,
+            history: &page.messages,
+            more: page.more,
+            ask: &ask,
+            prompt: &prompt,
+        })?;
+        let deadline = Timestamp(now.0.saturating_add(i64::try_from(profile.limits.time.as_millis()).unwrap_or(i64::MAX)));
+        let mut author = ask.author.clone();
+        author.user.get_or_insert(asked_by);
+        Ok(Turn::new(self.turn, room, profile.handle.clone(), author, prompt, ask.id, context, deadline))
+    }
+
+    fn cause(&self) -> TurnEnd {
+        self.running.cause.get().cloned().unwrap_or_else(|| TurnEnd::new(TurnStatus::Interrupted))
+    }
+
+    /// Commits the end, for as long as it takes: a turn ends exactly once, and it does end.
+    async fn end(&self, bot: &str, end: TurnEnd, text: Arc<str>) {
+        let mut wait = RETRY.0;
+        loop {
+            let intent = Intent::EndTurn { turn: self.turn, end: end.clone(), text: Some(Arc::clone(&text)) };
+            match submit(self.shared, self.live, intent, vec![bot.to_owned()]).await {
+                Ok(_) => return,
+                // The room is gone, or the engine: the next one to open this store ends the turn.
+                Err(error) if matches!(error.kind(), ErrorKind::Closed | ErrorKind::NotFound) => return,
+                Err(_) if removed(Mutant::EndRetry) => return,
+                Err(error) => {
+                    tracing::warn!(turn = %self.turn, error = %error, "the end of a turn could not be committed yet");
+                    tokio::select! {
+                        biased;
+                        () = self.shared.flushing.cancelled() => return,
+                        () = sleep(wait) => {}
+                    }
+                    wait = (wait * 2).min(RETRY.1);
+                }
+            }
+        }
+    }
+}
+
+fn done(finish: Finish) -> TurnEnd {
+    if let FinishReason::Blocked(word) = &finish.reason {
+        let detail = format!("withheld: {word}");
+        return failed(BotError::new(BotErrorKind::BlockedOutput, "The answer was withheld.").with_detail(detail));
+    }
+    TurnEnd { finish: Some(finish), ..TurnEnd::new(TurnStatus::Done) }
+}
+
+fn failed(error: BotError) -> TurnEnd {
+    tracing::warn!(kind = error.kind.code(), detail = error.detail.as_deref().unwrap_or(""), "a bot failed");
+    TurnEnd::failed(error.kind.code(), error.public.into_owned())
+}
+
+fn timed_out() -> TurnEnd {
+    TurnEnd::failed(BotErrorKind::Timeout.code(), "The bot took too long.")
+}
+
+/// A bot's task, which does not outlive this.
+struct Dropped(JoinHandle<Result<Finish, BotError>>);
+
+impl Dropped {
+    /// Drops the bot's future and waits, but not for ever, until it is dropped.
+    async fn stop(&mut self) {
+        if self.0.is_finished() || removed(Mutant::StopDropsBot) {
+            return;
+        }
+        self.0.abort();
+        let _ = tokio::time::timeout(DROP, &mut self.0).await;
+    }
+}
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        if !removed(Mutant::StopDropsBot) {
+            self.0.abort();
+        }
+    }
+}
+
+/// Where the bot's text goes: onto the tape, up to the limit.
+struct TurnSink {
+    live: Arc<LiveRoom>,
+    tape: Arc<Tape>,
+    /// Takes away a name that the bot puts before its own words.
+    prefix: Mutex<SelfPrefix>,
+    limits: BotLimits,
+    /// Cancelled when the size limit is reached.
+    full: CancellationToken,
+    usage: Mutex<Option<Usage>>,
+}
+
+impl TurnSink {
+    fn append(&self, text: &str) -> Result<(), BotError> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        let appended = self.tape.append(text, self.limits.text_bytes);
+        self.live.grown();
+        appended.map_err(|refused| {
+            if refused == crate::live::Refused::Full {
+                self.full.cancel();
+            }
+            BotError::new(BotErrorKind::Cancelled, "The answer has ended.")
+        })
+    }
+
+    /// Appends what the prefix filter still holds.
+    fn finish(&self) {
+        let rest = lock(&self.prefix).finish();
+        let _ = self.append(&rest);
+    }
+}
+
+impl Sink for TurnSink {
+    fn push(&self, text: &str) -> Result<(), BotError> {
+        // Held over the append, so that pieces pushed from two tasks stay in the order of the filter.
+        let mut prefix = lock(&self.prefix);
+        let text = prefix.push(text);
+        self.append(&text)
+    }
+
+    fn usage(&self, usage: Usage) {
+        *lock(&self.usage) = Some(usage);
+    }
+}
+
+/// A turn, as whoever asked for it holds it. Dropping it does nothing.
+#[derive(Clone)]
+pub struct TurnHandle {
+    shared: Arc<Shared>,
+    live: Arc<LiveRoom>,
+    user: UserId,
+    turn: TurnId,
+    bot: String,
+}
+
+impl std::fmt::Debug for TurnHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TurnHandle").field("turn", &self.turn).field("bot", &self.bot).finish_non_exhaustive()
+    }
+}
+
+impl TurnHandle {
+    pub(crate) fn new(shared: Arc<Shared>, live: Arc<LiveRoom>, user: UserId, turn: TurnId, bot: String) -> Self {
+        Self { shared, live, user, turn, bot }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> TurnId {
+        self.turn
+    }
+
+    /// The bot's handle.
+    #[must_use]
+    pub fn bot(&self) -> &str {
+        &self.bot
+    }
+
+    /// Ends it for everyone; the text so far is kept. No effect on a turn that has ended.
+    ///
+    /// Cancel safety: once polled, the stop takes effect even if the call is dropped.
+    ///
+    /// # Errors
+    /// `NotFound` if the asker is no longer a member; `Unavailable` if the turn waits and the store does not answer.
+    pub async fn stop(&self) -> Result<()> {
+        stop(&self.shared, &self.live, self.turn, self.user).await
+    }
+
+    /// Waits for its end. Cancel safe.
+    ///
+    /// # Errors
+    /// `NotFound` if its room is deleted, `Closed` if the engine closes, `Unavailable` if the store does not answer.
+    pub async fn ended(&self) -> Result<TurnEnd> {
+        ended(&self.shared, &self.live, self.turn).await
+    }
+}
+
+/// Waits until a turn has ended.
+pub(crate) async fn ended(shared: &Arc<Shared>, live: &Arc<LiveRoom>, turn: TurnId) -> Result<TurnEnd> {
+    loop {
+        let told = shared.await_end(turn);
+        let info = shared.rooms.turn(live.id, turn).await?.ok_or_else(crate::Error::no_such_room)?;
+        if let Some(end) = info.end {
+            return Ok(end);
+        }
+        tokio::select! {
+            biased;
+            _ = told => {}
+            () = shared.flushing.cancelled() => return Err(crate::Error::closed()),
+            // An end that another process commits is not told here.
+            () = sleep(Duration::from_secs(2)) => {}
+        }
+    }
+}
+
+/// Ends a turn for everyone, wherever it stands. The caller has checked that `by` may.
+pub(crate) async fn stop(shared: &Arc<Shared>, live: &Arc<LiveRoom>, turn: TurnId, by: UserId) -> Result<()> {
+    let cause = TurnEnd::stopped(by);
+    if let Some(running) = shared.running(turn) {
+        if running.room != live.id {
+            return Err(no_such_turn());
+        }
+        running.cancel(cause);
+        return Ok(());
+    }
+    if removed(Mutant::StopQueued) {
+        return Ok(());
+    }
+    // It waits, or has ended. If it starts before this is committed the commit ends it, and the writer its bot.
+    submit(shared, live, Intent::EndTurn { turn, end: cause, text: None }, Vec::new()).await.map(|_| ())
+}
+
+/// Stops the answer in this message, if it is being written, and waits for its end.
+pub(crate) async fn stop_answer(shared: &Arc<Shared>, live: &Arc<LiveRoom>, message: MessageId, by: UserId) -> Result<()> {
+    let Some(info) = shared.rooms.turn_of_message(live.id, message).await? else { return Ok(()) };
+    if !info.status.is_ended() {
+        stop(shared, live, info.id, by).await?;
+        ended(shared, live, info.id).await?;
+    }
+    Ok(())
+}
+
+fn no_such_turn() -> crate::Error {
+    crate::Error::not_found("no such turn")
+}

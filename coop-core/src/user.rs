@@ -1,0 +1,216 @@
+//! A user, as the handle through which they act. Whoever holds one acts as them: the host obtains it after its own
+//! login, or through [`Engine::authenticate`](crate::Engine::authenticate).
+
+use crate::attachment::Attachment;
+use crate::engine::Shared;
+use crate::error::{Error, Result};
+use crate::id::{RoomId, UserId};
+use crate::live::{Encoder, Reader};
+use crate::model::{Account, RoomEntry};
+use crate::names;
+use crate::room::Room;
+use crate::store::{Greeting, NewRoom};
+use crate::subscription::Subscription;
+use std::fmt;
+use std::sync::Arc;
+
+/// The most users one search returns.
+const MAX_FOUND: u32 = 50;
+
+/// A user who acts. Cheap to clone.
+#[derive(Clone)]
+pub struct User {
+    shared: Arc<Shared>,
+    account: Arc<Account>,
+}
+
+/// A room to be made by [`User::create`]: a name, or more.
+#[derive(Clone, Debug, Default)]
+pub struct RoomDraft {
+    name: Option<String>,
+    members: Vec<User>,
+    ai_chat: bool,
+    direct: bool,
+}
+
+impl RoomDraft {
+    /// A group of this name.
+    #[must_use]
+    pub fn named(name: impl Into<String>) -> Self {
+        Self { name: Some(name.into()), ..Self::default() }
+    }
+
+    /// With these people in it from the start. Without a name the room is called after its members.
+    #[must_use]
+    pub fn with(mut self, members: impl IntoIterator<Item = User>) -> Self {
+        self.members.extend(members);
+        self
+    }
+
+    /// As an AI chat: the default bot greets, and while there is one member every message is an ask.
+    #[must_use]
+    pub fn ai_chat(mut self) -> Self {
+        self.ai_chat = true;
+        self
+    }
+
+    /// Not marked as a group.
+    #[must_use]
+    pub fn not_a_group(mut self) -> Self {
+        self.direct = true;
+        self
+    }
+}
+
+impl<T: Into<String>> From<T> for RoomDraft {
+    fn from(name: T) -> Self {
+        Self::named(name)
+    }
+}
+
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("User").field("id", &self.account.id).field("name", &self.account.name).finish_non_exhaustive()
+    }
+}
+
+impl User {
+    pub(crate) fn new(shared: Arc<Shared>, account: Account) -> Self {
+        Self { shared, account: Arc::new(account) }
+    }
+
+    /// Their id.
+    #[must_use]
+    pub fn id(&self) -> UserId {
+        self.account.id
+    }
+
+    /// Their name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.account.name
+    }
+
+    /// Their account, as it was when this handle was made.
+    #[must_use]
+    pub fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// Makes a room and becomes its owner.
+    ///
+    /// # Errors
+    /// `BadRequest` (name), `TooLarge` (over 1,000 members), `Unavailable`, `Closed`. Dropping the call means made or not
+    /// made.
+    pub async fn create_room(&self, draft: impl Into<RoomDraft>) -> Result<Room> {
+        self.shared.check_open()?;
+        let draft = draft.into();
+        let mut members: Vec<(UserId, String)> = Vec::new();
+        for user in &draft.members {
+            if user.id() != self.id() && members.iter().all(|(id, _)| *id != user.id()) {
+                members.push((user.id(), user.name().to_owned()));
+            }
+        }
+        if members.len() >= crate::store::plan::MAX_MEMBERS as usize {
+            return Err(Error::too_large("a room has at most 1,000 members"));
+        }
+        let name = draft.name.unwrap_or_else(|| self.name_for(draft.ai_chat, &members));
+        names::check_room_name(&name)?;
+        let greeting = self.shared.bots.first().filter(|_| draft.ai_chat).map(|bot| Greeting {
+            bot: bot.profile.handle.clone(),
+            name: bot.profile.name.clone(),
+            text: bot.profile.about.clone(),
+        });
+        let gained: Vec<UserId> = members.iter().map(|(id, _)| *id).chain([self.id()]).collect();
+        let new = NewRoom {
+            name,
+            owner: (self.id(), self.name().to_owned()),
+            members,
+            is_group: !draft.direct && !draft.ai_chat,
+            is_ai_chat: draft.ai_chat,
+            greeting,
+            now: self.shared.now(),
+        };
+        let (info, _) = self.shared.rooms.create_room(new).await?;
+        for user in gained {
+            self.shared.readers_of(user).iter().for_each(|reader| reader.gained(info.id));
+        }
+        self.room(info.id).await
+    }
+
+    /// A name for a room that was given none: its members', as many as fit.
+    fn name_for(&self, ai_chat: bool, members: &[(UserId, String)]) -> String {
+        if ai_chat {
+            return "AI Chat".to_owned();
+        }
+        let mut name = self.name().to_owned();
+        for (_, other) in members {
+            if name.chars().count() + other.chars().count() + 2 > names::MAX_ROOM_NAME {
+                break;
+            }
+            name.push_str(", ");
+            name.push_str(other);
+        }
+        name
+    }
+
+    /// One of their rooms.
+    ///
+    /// # Errors
+    /// `NotFound` for a room they are not in (whether or not it exists), `Unavailable`, `Closed`. Cancel safe.
+    pub async fn room(&self, room: RoomId) -> Result<Room> {
+        self.shared.check_open()?;
+        let member = self.shared.rooms.member(room, self.id()).await?;
+        if member.is_none() {
+            return Err(Error::no_such_room());
+        }
+        let live = self.shared.live(room).await?.ok_or_else(Error::no_such_room)?;
+        Ok(Room::new(Arc::clone(&self.shared), live, self.id(), self.name().to_owned()))
+    }
+
+    /// Their rooms, newest activity first. One query.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Closed`. Cancel safe.
+    pub async fn rooms(&self) -> Result<Vec<RoomEntry>> {
+        self.shared.check_open()?;
+        self.shared.rooms.rooms_of(self.id(), None).await
+    }
+
+    /// Everything that happens in all their rooms, those they gain included: events and read marks, without deltas and
+    /// other hints. It begins with one [`RoomGained`](crate::Event::RoomGained) for each room.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Closed`.
+    pub async fn subscribe(&self) -> Result<Subscription> {
+        Subscription::of_user(|reader| self.attach_as(reader, None)).await
+    }
+
+    /// Registers a reader of one's own for their rooms, as a server does for each connection. It hears of rooms that
+    /// are gained and lost from now on; [`Attachment::enter_all`] attaches it to those there are.
+    #[must_use]
+    pub fn attach(&self, reader: Arc<dyn Reader>, encoder: Arc<dyn Encoder>) -> Attachment {
+        self.attach_as(reader, Some(encoder))
+    }
+
+    fn attach_as(&self, reader: Arc<dyn Reader>, encoder: Option<Arc<dyn Encoder>>) -> Attachment {
+        Attachment::new(Arc::clone(&self.shared), self.id(), self.name().to_owned(), reader, encoder)
+    }
+
+    /// Up to 50 users whose name contains `text`, without oneself. Fewer than two characters find nobody.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Closed`. Cancel safe.
+    pub async fn search(&self, text: &str, limit: u32) -> Result<Vec<Account>> {
+        self.shared.check_open()?;
+        let text = names::fold(text);
+        if text.chars().count() < 2 {
+            return Ok(Vec::new());
+        }
+        let mut found = self.shared.users.search(&text, limit.clamp(1, MAX_FOUND), self.id()).await?;
+        for account in &mut found {
+            account.email = None;
+        }
+        Ok(found)
+    }
+}

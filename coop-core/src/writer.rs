@@ -1,0 +1,372 @@
+//! A room's writer: the only caller of `commit` for that room. It drains its mailbox into one batch, commits it, hands
+//! the events to the live room and only then answers the senders.
+//!
+//! It awaits the store and nothing else: it never waits for a reader, a bot or a turn.
+
+use crate::bus::BusItem;
+use crate::engine::Shared;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, GoneReason, Hint, HintKind};
+use crate::gate::{Verdict, judge};
+use crate::id::{RoomId, Seq, UserId};
+use crate::live::LiveRoom;
+use crate::model::{Author, Message, TurnEnd, TurnStatus};
+use crate::mutant::{Mutant, removed};
+use crate::store::{Batch, Committed, Intent, Outcome};
+use crate::turn;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+/// How many mails wait in a mailbox before senders wait to put theirs in.
+pub(crate) const MAILBOX: usize = 256;
+/// The most mails of one batch.
+const BATCH: usize = 200;
+/// How long a busy room's mails gather for one commit.
+const GATHER: Duration = Duration::from_millis(2);
+/// How long after a failed commit the room is read again, at first and at most.
+const RELOAD: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// How many events are read at once when some are missing.
+const READ: u32 = 500;
+
+/// What a writer is asked to do.
+#[derive(Debug)]
+pub(crate) enum Mail {
+    /// Make this happen, then propose the next turn of these bots in the same commit.
+    Intent { intent: Intent, then_start: Vec<String>, reply: oneshot::Sender<Result<Outcome>> },
+    /// Move a read mark soon. Nobody waits for it.
+    Read { user: UserId, seq: Seq },
+}
+
+/// Hands an intent to the room's writer and waits for what became of it.
+///
+/// # Errors
+/// `Unavailable` also when the store has not answered in time: then the intent may still be carried out.
+pub(crate) async fn submit(
+    shared: &Arc<Shared>,
+    live: &Arc<LiveRoom>,
+    intent: Intent,
+    then_start: Vec<String>,
+) -> Result<Outcome> {
+    let deadline = Instant::now() + shared.settings.patience;
+    let late = |_| Error::unavailable("the store does not answer; it is not certain whether this was done");
+    let (reply, answer) = oneshot::channel();
+    let mailbox = shared.mailbox(live);
+    let sent = timeout_at(deadline, mailbox.send(Mail::Intent { intent, then_start, reply })).await.map_err(late)?;
+    drop(mailbox);
+    sent.map_err(|_| Error::closed())?;
+    timeout_at(deadline, answer).await.map_err(late)?.map_err(|_| Error::closed())?
+}
+
+/// The writer's task.
+pub(crate) async fn run(shared: Arc<Shared>, live: Arc<LiveRoom>, mut mails: mpsc::Receiver<Mail>) {
+    let mut writer = Writer { shared, live, marks: BTreeMap::new(), marks_due: None, reload: None, busy: 0 };
+    while let Some(first) = writer.next(&mut mails).await {
+        match first {
+            Next::Mail(mail) => {
+                let batch = writer.gather(mail, &mut mails).await;
+                writer.commit(batch).await;
+            }
+            Next::Marks => writer.commit(Vec::new()).await,
+            Next::Reload => writer.reload().await,
+        }
+    }
+}
+
+enum Next {
+    Mail(Mail),
+    /// Read marks have gathered long enough.
+    Marks,
+    /// A commit's outcome was in doubt: look.
+    Reload,
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    live: Arc<LiveRoom>,
+    /// Read marks that wait for the next commit.
+    marks: BTreeMap<UserId, Seq>,
+    /// When they go alone.
+    marks_due: Option<Instant>,
+    /// When to read the room again after a commit failed, and how long to wait after that.
+    reload: Option<(Instant, Duration)>,
+    /// How many intents the last commit had. More than one: others are at work here, and theirs are worth waiting for.
+    busy: usize,
+}
+
+struct Waiting {
+    intent: Intent,
+    reply: oneshot::Sender<Result<Outcome>>,
+}
+
+impl Writer {
+    /// What comes next; `None` when the writer has retired.
+    async fn next(&mut self, mails: &mut mpsc::Receiver<Mail>) -> Option<Next> {
+        loop {
+            let idle = Instant::now() + self.shared.settings.idle;
+            let marks = self.marks_due.unwrap_or(idle);
+            let reload = self.reload.map_or(idle, |(at, _)| at);
+            let flushing = self.shared.flushing.is_cancelled();
+            tokio::select! {
+                biased;
+                mail = mails.recv() => return mail.map(Next::Mail),
+                () = self.shared.flushing.cancelled(), if !flushing => {}
+                () = sleep_until(reload), if self.reload.is_some() => return Some(Next::Reload),
+                () = sleep_until(marks), if self.marks_due.is_some() => return Some(Next::Marks),
+                () = sleep_until(idle), if !flushing => {
+                    if self.reload.is_none() && self.shared.retire(&self.live, mails) {
+                        return None;
+                    }
+                }
+                () = std::future::ready(()), if flushing => {
+                    if !self.marks.is_empty() && self.reload.is_none() {
+                        self.marks_due = None;
+                        return Some(Next::Marks);
+                    }
+                    mails.close();
+                }
+            }
+        }
+    }
+
+    /// What waits in the mailbox, and in a busy room what comes within [`GATHER`].
+    async fn gather(&mut self, first: Mail, mails: &mut mpsc::Receiver<Mail>) -> Vec<(Waiting, Vec<String>)> {
+        let mut batch = Vec::new();
+        self.sort(first, &mut batch);
+        let until = Instant::now() + GATHER;
+        while batch.len() < BATCH {
+            match mails.try_recv() {
+                Ok(mail) => self.sort(mail, &mut batch),
+                Err(_) if self.busy > 1 && batch.len() < self.busy.min(BATCH) => {
+                    match timeout_at(until, mails.recv()).await {
+                        Ok(Some(mail)) => self.sort(mail, &mut batch),
+                        _ => break,
+                    }
+                }
+                Err(_) => break,
+            }
+        }
+        batch
+    }
+
+    fn sort(&mut self, mail: Mail, batch: &mut Vec<(Waiting, Vec<String>)>) {
+        match mail {
+            Mail::Intent { intent, then_start, reply } => batch.push((Waiting { intent, reply }, then_start)),
+            Mail::Read { user, seq } => {
+                let mark = self.marks.entry(user).or_default();
+                *mark = (*mark).max(seq);
+                self.marks_due.get_or_insert_with(|| Instant::now() + self.shared.settings.marks);
+            }
+        }
+    }
+
+    /// Commits what was gathered together with the read marks that wait, and tells everyone.
+    async fn commit(&mut self, batch: Vec<(Waiting, Vec<String>)>) {
+        let marks_alone = self.marks_due.is_none_or(|due| due <= Instant::now());
+        if batch.is_empty() && (self.marks.is_empty() || !marks_alone) {
+            return;
+        }
+        self.busy = batch.len();
+        let mut intents = Vec::with_capacity(batch.len() + 1);
+        let mut replies = Vec::with_capacity(batch.len());
+        let mut bots: Vec<String> = Vec::new();
+        for (waiting, then_start) in batch {
+            if let Intent::EndTurn { turn, end, text: None } = &waiting.intent
+                && let Some(running) = self.shared.running(*turn)
+            {
+                // It started while the stop was on its way: its own task ends it, with all of its text.
+                running.cancel(end.clone());
+                let _ = waiting.reply.send(Ok(Outcome::Done));
+                continue;
+            }
+            intents.push(waiting.intent);
+            replies.push(waiting.reply);
+            bots.extend(then_start);
+        }
+        bots.sort_unstable();
+        bots.dedup();
+        for bot in bots {
+            let name = self.shared.bot(&bot).map_or_else(|| bot.clone(), |bot| bot.profile.name.clone());
+            intents.push(Intent::StartTurn { bot, name });
+        }
+        let marks = std::mem::take(&mut self.marks);
+        self.marks_due = None;
+        intents.extend(marks.iter().map(|(&user, &seq)| Intent::Read { user, seq }));
+
+        let deletes: Vec<usize> =
+            (0..intents.len()).filter(|&index| matches!(intents[index], Intent::DeleteRoom { .. })).collect();
+        let unsaid = removed(Mutant::AckAfterCommit).then(|| intents.clone());
+        let room = self.live.id;
+        let batch = Batch { room, now: self.shared.now(), intents };
+        match self.shared.rooms.commit(batch).await {
+            Ok(committed) => self.committed(committed, replies, &deletes).await,
+            Err(error) => {
+                tracing::warn!(%room, error = %error, source = ?std::error::Error::source(&error), "a commit failed");
+                self.marks.extend(marks);
+                if !self.marks.is_empty() && !self.shared.flushing.is_cancelled() {
+                    self.marks_due = Some(Instant::now() + self.shared.settings.marks);
+                } else {
+                    self.marks.clear();
+                }
+                if error.kind() != ErrorKind::Closed && !removed(Mutant::ReloadInDoubt) {
+                    self.reload = Some((Instant::now() + RELOAD.0, RELOAD.0));
+                }
+                for (index, reply) in replies.into_iter().enumerate() {
+                    let said = unsaid.as_ref().and_then(|intents| as_if_said(room, &intents[index]));
+                    let _ = reply.send(said.unwrap_or_else(|| Err(error.again())));
+                }
+            }
+        }
+    }
+
+    /// After a commit: first those who lose the room, then the log, then those who asked for it.
+    async fn committed(
+        &mut self,
+        committed: Committed,
+        replies: Vec<oneshot::Sender<Result<Outcome>>>,
+        deletes: &[usize],
+    ) {
+        let Committed { events, mut outcomes, .. } = committed;
+        let late = removed(Mutant::GoneBeforePublish).then(|| events.clone());
+        self.apply(events).await;
+        if deletes.iter().any(|&index| outcomes.get(index).is_some_and(Result::is_ok)) {
+            self.deleted();
+        }
+        let marks = outcomes.split_off(replies.len().min(outcomes.len()));
+        for (reply, outcome) in replies.into_iter().zip(outcomes) {
+            let _ = reply.send(outcome);
+        }
+        for outcome in marks {
+            if let Ok(Outcome::Read { user, name, seq, moved: true }) = outcome {
+                let hint = Hint { room: self.live.id, user, name, what: HintKind::Read { seq } };
+                self.shared.bus.publish(BusItem::Hint(hint.clone()));
+                self.live.hint(hint, None);
+            }
+        }
+        if let Some(events) = late {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            events.iter().for_each(|event| self.expel(event));
+        }
+    }
+
+    /// Hands events to the live room through the gate, reading from the store what is missing before them.
+    async fn apply(&mut self, events: Vec<Arc<Event>>) {
+        let mut follow = Vec::with_capacity(events.len());
+        let mut head = self.live.seq();
+        for event in events {
+            let Some(seq) = event.seq() else { continue };
+            let mut verdict = judge(head, seq);
+            while let Verdict::Missing { after } = verdict {
+                match self.shared.rooms.events(self.live.id, after, READ).await {
+                    Ok(missing) if !missing.is_empty() => {
+                        for event in missing.into_iter().take_while(|event| event.seq() < Some(seq)) {
+                            head = event.seq().unwrap_or(head);
+                            follow.push(event);
+                        }
+                        verdict = judge(head, seq);
+                        if verdict == (Verdict::Missing { after }) {
+                            break;
+                        }
+                    }
+                    // Never skip: what cannot be read now is read later, together with what follows it.
+                    _ => break,
+                }
+            }
+            match verdict {
+                Verdict::Apply => {
+                    head = seq;
+                    follow.push(event);
+                }
+                Verdict::Drop => {}
+                Verdict::Missing { .. } => {
+                    self.reload = Some((Instant::now() + RELOAD.0, RELOAD.0));
+                    break;
+                }
+            }
+        }
+        self.publish(follow);
+    }
+
+    fn publish(&mut self, events: Vec<Arc<Event>>) {
+        let mut started = Vec::new();
+        for event in &events {
+            match &**event {
+                Event::MemberLeft { .. } if !removed(Mutant::GoneBeforePublish) => self.expel(event),
+                Event::TurnStarted { turn, .. } => {
+                    // Known before it is visible, so that a stop always finds it.
+                    let running = self.shared.begin_turn(self.live.id, *turn);
+                    started.push((Arc::clone(event), running));
+                }
+                _ => {}
+            }
+        }
+        self.live.append(&events);
+        for event in &events {
+            match &**event {
+                Event::MemberJoined { user, .. } => {
+                    self.shared.readers_of(*user).iter().for_each(|reader| reader.gained(self.live.id));
+                }
+                Event::TurnEnded { turn, end, .. } => {
+                    // Ended from elsewhere (its answer was deleted): the bot must not go on.
+                    if let Some(running) = self.shared.running(*turn) {
+                        running.cancel(end.clone());
+                    }
+                    self.shared.tell_end(*turn);
+                }
+                _ => {}
+            }
+        }
+        for (event, running) in started {
+            let task = turn::run(Arc::clone(&self.shared), Arc::clone(&self.live), running, event);
+            self.shared.turn_tasks.spawn(task);
+        }
+        for event in events {
+            self.shared.bus.publish(BusItem::Committed(event));
+        }
+    }
+
+    fn expel(&self, event: &Event) {
+        if let Event::MemberLeft { user, by, .. } = event {
+            self.shared.expel(&self.live, Some(*user), GoneReason::Removed, Some(*by));
+        }
+    }
+
+    /// The room is gone: so are its readers and its turns, and no turn's end is owed.
+    fn deleted(&self) {
+        self.shared.expel(&self.live, None, GoneReason::Deleted, None);
+        self.shared.cancel_turns(Some(self.live.id), &TurnEnd::new(TurnStatus::Stopped));
+    }
+
+    /// Finds out what became of a commit whose outcome was in doubt.
+    async fn reload(&mut self) {
+        let Some((_, waited)) = self.reload.take() else { return };
+        let room = self.live.id;
+        loop {
+            let read = match self.shared.rooms.room(room).await {
+                Ok(None) => return self.deleted(),
+                Ok(Some(_)) => self.shared.rooms.events(room, self.live.seq(), READ).await,
+                Err(error) => Err(error),
+            };
+            match read {
+                Ok(events) if events.is_empty() => return,
+                Ok(events) => self.publish(events),
+                Err(error) if error.kind() == ErrorKind::Closed => return,
+                Err(_) => {
+                    let wait = (waited * 2).min(RELOAD.1);
+                    self.reload = Some((Instant::now() + wait, wait));
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// What a sender would be told if it were told too early.
+fn as_if_said(room: RoomId, intent: &Intent) -> Option<Result<Outcome>> {
+    let Intent::Post(post) = intent else { return None };
+    let author = Author::person(post.author, post.name.clone());
+    let message = Message::new(0.into(), room, Seq(0), author, post.text.clone(), crate::Timestamp(0));
+    Some(Ok(Outcome::Posted { message: Arc::new(message), turns: Vec::new(), duplicate: false }))
+}
