@@ -1,0 +1,54 @@
+# Everything that must be green before a change goes in: `make lint test`.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+
+# Tests that cannot run here append `name<TAB>reason` to this file. Absolute, because each crate's tests run in its folder.
+export COOP_SKIPS ?= $(CURDIR)/target/skips.tsv
+
+# What a build needs beyond Rust, as `command:Debian,packages`.
+NEEDS := cc:gcc,libc6-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help test lint bench system
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name what; do \
+		printf '  make %-8s %s\n' "$$name" "$$what"; \
+	done
+
+test: system ## Run every test, doc tests included, and list what was skipped (with CI=true a skip is a failure)
+	@mkdir -p "$$(dirname "$$COOP_SKIPS")" && : > "$$COOP_SKIPS"; \
+	status=0; \
+	$(CARGO) test --workspace --all-features --locked || status=$$?; \
+	echo; \
+	if [ -s "$$COOP_SKIPS" ]; then \
+		printf '%-40s %s\n' skipped because; \
+		sort -u "$$COOP_SKIPS" | while IFS=$$'\t' read -r name reason; do printf '%-40s %s\n' "$$name" "$$reason"; done; \
+		if [ "$${CI:-}" = true ] && [ $$status = 0 ]; then echo 'CI=true: a skip is a failure'; status=1; fi; \
+	else \
+		echo 'nothing skipped'; \
+	fi; \
+	exit $$status
+
+lint: system ## Check formatting, clippy and the documentation, warnings being errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --all-features --no-deps --locked
+
+bench: system ## Run the benchmarks
+	$(CARGO) bench -p coop-benches --locked
+
+system: ## Install missing system packages (on Debian, as root) or say what is missing
+	@missing= packages=; \
+	for need in $(NEEDS); do \
+		command -v "$${need%%:*}" > /dev/null && continue; \
+		missing="$$missing $${need%%:*}"; packages="$$packages $${need#*:}"; \
+	done; \
+	[ -n "$$missing" ] || exit 0; \
+	packages="$${packages//,/ }"; \
+	if [ -f /etc/debian_version ] && [ "$$(id -u)" = 0 ]; then \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$packages; \
+	else \
+		echo "missing:$$missing (on Debian:$$packages)" >&2; exit 1; \
+	fi

@@ -1,0 +1,463 @@
+//! Passwords: what one may be, and hashing and verifying them with argon2id without hurting anyone else.
+//!
+//! A hash is meant to be slow (some 40 ms and 19 MiB). So it runs on Tokio's blocking threads, on half of the cores at
+//! most, and a crowd that logs in at once is told to come back rather than left to queue: the other half keeps serving
+//! those who are in.
+//!
+//! This module refuses to know users, stores, tokens and rates: it sees a password and a string that it once made
+//! itself. Hashes are PHC strings (`$argon2id$v=19$m=19456,t=2,p=1$…`), which carry their own parameters, so a
+//! changed [`Cost`] leaves old hashes good.
+
+use argon2::password_hash::{self, PasswordHasher, PasswordVerifier, phc};
+use argon2::{ARGON2ID_IDENT, Algorithm, Argon2, Params, Version};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use unicode_normalization::UnicodeNormalization;
+
+/// How many may wait for their turn to hash; the next is told [`PasswordError::Busy`] at once.
+const MAX_WAITING: usize = 32;
+/// How long one may wait before being told the same.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+const MIN_CHARS: usize = 8;
+const MAX_CHARS: usize = 128;
+const MAX_BYTES: usize = 512;
+
+/// What one hash costs an attacker, and us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cost(Params);
+
+impl Cost {
+    /// Memory in KiB, passes over it, and lanes. `None` where argon2 does not allow the combination.
+    pub fn new(memory_kib: u32, passes: u32, lanes: u32) -> Option<Self> {
+        Params::new(memory_kib, passes, lanes, None).ok().map(Cost)
+    }
+
+    /// The least argon2 allows, worth nothing against an attacker: a test that logs in forty users should not take
+    /// half a minute.
+    pub fn cheap_for_tests() -> Self {
+        Cost::new(Params::MIN_M_COST, Params::MIN_T_COST, Params::MIN_P_COST).unwrap_or_default()
+    }
+}
+
+impl Default for Cost {
+    /// 19,456 KiB, two passes, one lane: the first choice of OWASP's list for argon2id.
+    fn default() -> Self {
+        Cost::new(19_456, 2, 1).unwrap_or(Cost(Params::DEFAULT))
+    }
+}
+
+/// What a login's password turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not the password, or there is no such user.
+    Wrong,
+    /// The password.
+    Right,
+    /// The password, but its hash was made with another [`Cost`]: hash it anew and store that.
+    RightButStale,
+}
+
+/// Why there is no hash or verdict.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PasswordError {
+    /// Too many are hashing; to be tried again in a moment.
+    #[error("too many logins at once")]
+    Busy,
+    /// The password is too long to be looked at.
+    #[error("{0}")]
+    Refused(&'static str),
+    /// The stored string is not an argon2id hash.
+    #[error("the stored password hash cannot be read")]
+    BadHash,
+    /// No memory, no randomness, or the runtime is shutting down.
+    #[error("hashing failed")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Hashes and verifies. Clones share one allowance of threads.
+#[derive(Debug, Clone)]
+pub struct Passwords {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    hasher: Argon2<'static>,
+    /// One permit for each hash that may run; held by the blocking thread, not by its caller, because a caller that
+    /// gives up does not stop the hash.
+    running: Arc<Semaphore>,
+    /// One permit for each caller that may wait for one of those.
+    waiting: Semaphore,
+}
+
+impl Passwords {
+    /// New hashes will cost this; half as many as there are cores will be made at a time.
+    pub fn new(cost: Cost) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Passwords {
+            shared: Arc::new(Shared {
+                hasher: Argon2::new(Algorithm::Argon2id, Version::V0x13, cost.0),
+                running: Arc::new(Semaphore::new((cores / 2).max(1))),
+                waiting: Semaphore::new(MAX_WAITING),
+            }),
+        }
+    }
+
+    /// The PHC string to store for a password, which [`check_rules`] should have passed.
+    ///
+    /// Needs a Tokio runtime with its timer on. Dropping the future loses the hash and nothing else.
+    pub async fn hash(&self, password: String) -> Result<String, PasswordError> {
+        check_upper_bound(&password).map_err(PasswordError::Refused)?;
+        self.run(move |hasher| {
+            let hash = hasher.hash_password(password.as_bytes()).map_err(failed)?;
+            Ok(hash.to_string())
+        })
+        .await
+    }
+
+    /// Whether this is the password that `phc` was made from.
+    ///
+    /// `None` stands for a user who does not exist: it takes as long as a wrong password, so that a login does not tell
+    /// who has an account. For the same reason, look the user up and call this in every case.
+    pub async fn verify(
+        &self,
+        password: String,
+        phc: Option<String>,
+    ) -> Result<Verdict, PasswordError> {
+        check_upper_bound(&password).map_err(PasswordError::Refused)?;
+        let known = phc.is_some();
+        let stored = match phc {
+            Some(phc) => parse(&phc)?,
+            None => self.decoy().map_err(failed)?,
+        };
+        self.run(
+            move |hasher| match hasher.verify_password(password.as_bytes(), &stored) {
+                Ok(()) if !known => Ok(Verdict::Wrong),
+                Ok(()) if is_stale(&stored, hasher.params()) => Ok(Verdict::RightButStale),
+                Ok(()) => Ok(Verdict::Right),
+                Err(password_hash::Error::PasswordInvalid) => Ok(Verdict::Wrong),
+                Err(error) => Err(failed(error)),
+            },
+        )
+        .await
+    }
+
+    /// What stands in for the hash of a user who does not exist: of the present cost, and no password's.
+    fn decoy(&self) -> Result<phc::PasswordHash, password_hash::Error> {
+        Ok(phc::PasswordHash {
+            algorithm: ARGON2ID_IDENT,
+            version: Some(Version::V0x13.into()),
+            params: self.shared.hasher.params().try_into()?,
+            salt: Some(phc::Salt::new(b"nobody's salt 16")?),
+            hash: Some(phc::Output::new(&[0; Params::DEFAULT_OUTPUT_LEN])?),
+        })
+    }
+
+    /// Runs `work` on a blocking thread when its turn comes.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Argon2<'static>) -> Result<T, PasswordError> + Send + 'static,
+    ) -> Result<T, PasswordError> {
+        let permit = self.turn().await?;
+        let shared = Arc::clone(&self.shared);
+        tokio::task::spawn_blocking(move || {
+            let _held = permit;
+            work(&shared.hasher)
+        })
+        .await
+        .map_err(|error| PasswordError::Failed(error.into()))?
+    }
+
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, PasswordError> {
+        // A free permit is never one that somebody waits for: Tokio hands a returned permit to the first in its queue.
+        if let Ok(permit) = Arc::clone(&self.shared.running).try_acquire_owned() {
+            return Ok(permit);
+        }
+        let Ok(_place) = self.shared.waiting.try_acquire() else {
+            return Err(PasswordError::Busy);
+        };
+        let turn = Arc::clone(&self.shared.running).acquire_owned();
+        match tokio::time::timeout(PATIENCE, turn).await {
+            Ok(Ok(permit)) => Ok(permit),
+            // Too late, or closed, which it never is.
+            Ok(Err(_)) | Err(_) => Err(PasswordError::Busy),
+        }
+    }
+}
+
+/// Whether a new password will do for this user; the error is a sentence for them.
+///
+/// To be asked **before** [`Passwords::hash`]. There are no rules of composition: they make passwords worse.
+pub fn check_rules(password: &str, username: &str, email: &str) -> Result<(), &'static str> {
+    check_upper_bound(password)?;
+    if password.chars().nth(MIN_CHARS - 1).is_none() {
+        return Err("The password needs at least 8 characters.");
+    }
+    let folded = fold(password);
+    if folded == fold(username) {
+        return Err("The password must not be the username.");
+    }
+    if folded == fold(email) {
+        return Err("The password must not be the e-mail address.");
+    }
+    Ok(())
+}
+
+/// The only rule at login: whatever was once allowed may be typed, but nothing longer is looked at.
+pub fn check_upper_bound(password: &str) -> Result<(), &'static str> {
+    // Bytes first: counting characters is then bounded too.
+    if password.len() > MAX_BYTES || password.chars().nth(MAX_CHARS).is_some() {
+        return Err("The password is too long: at most 128 characters and 512 bytes.");
+    }
+    Ok(())
+}
+
+/// What usernames are compared by: NFKC, then lower case.
+fn fold(text: &str) -> String {
+    text.nfkc().flat_map(char::to_lowercase).collect()
+}
+
+fn parse(phc: &str) -> Result<phc::PasswordHash, PasswordError> {
+    let hash = phc::PasswordHash::new(phc).map_err(|_| PasswordError::BadHash)?;
+    let whole = hash.salt.is_some() && hash.hash.is_some() && Params::try_from(&hash).is_ok();
+    match hash.algorithm == ARGON2ID_IDENT && whole {
+        true => Ok(hash),
+        false => Err(PasswordError::BadHash),
+    }
+}
+
+fn is_stale(stored: &phc::PasswordHash, now: &Params) -> bool {
+    let Ok(then) = Params::try_from(stored) else {
+        return true;
+    };
+    (then.m_cost(), then.t_cost(), then.p_cost()) != (now.m_cost(), now.t_cost(), now.p_cost())
+        || then.output_len() != Some(Params::DEFAULT_OUTPUT_LEN)
+        || stored.version != Some(Version::V0x13.into())
+}
+
+fn failed(error: password_hash::Error) -> PasswordError {
+    PasswordError::Failed(error.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::Instant;
+
+    fn cheap() -> Passwords {
+        Passwords::new(Cost::cheap_for_tests())
+    }
+
+    /// All permits of a semaphore, so that everyone else must wait.
+    async fn seize(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+        let all = semaphore.available_permits() as u32;
+        Arc::clone(semaphore).acquire_many_owned(all).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn right_wrong_and_nobody() {
+        let passwords = cheap();
+        let phc = passwords.hash("correct horse".into()).await.unwrap();
+        assert!(phc.starts_with("$argon2id$v=19$m=8,t=1,p=1$"), "{phc}");
+        let verify = async |password: &str, phc: Option<&String>| {
+            let verdict = passwords.verify(password.into(), phc.cloned()).await;
+            verdict.unwrap()
+        };
+        assert_eq!(verify("correct horse", Some(&phc)).await, Verdict::Right);
+        assert_eq!(verify("correct Horse", Some(&phc)).await, Verdict::Wrong);
+        assert_eq!(verify("", Some(&phc)).await, Verdict::Wrong);
+        assert_eq!(verify("correct horse", None).await, Verdict::Wrong);
+        let again = passwords.hash("correct horse".into()).await.unwrap();
+        assert_ne!(phc, again, "every hash has its own salt");
+    }
+
+    #[tokio::test]
+    async fn the_default_is_what_owasp_lists() {
+        let phc = Passwords::new(Cost::default())
+            .hash("correct horse".into())
+            .await
+            .unwrap();
+        assert!(phc.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{phc}");
+    }
+
+    #[tokio::test]
+    async fn a_hash_of_another_cost_is_good_but_stale() {
+        let old = cheap();
+        let phc = old.hash("correct horse".into()).await.unwrap();
+        for (memory, passes, lanes) in [(16, 1, 1), (8, 2, 1), (16, 1, 2)] {
+            let new = Passwords::new(Cost::new(memory, passes, lanes).unwrap());
+            let right = new.verify("correct horse".into(), Some(phc.clone())).await;
+            assert_eq!(right.unwrap(), Verdict::RightButStale);
+            let wrong = new.verify("correct cow".into(), Some(phc.clone())).await;
+            assert_eq!(wrong.unwrap(), Verdict::Wrong);
+        }
+        // The same parameters, but an old version of the algorithm.
+        let aged = Argon2::new(
+            Algorithm::Argon2id,
+            Version::V0x10,
+            Cost::cheap_for_tests().0,
+        )
+        .hash_password(b"correct horse")
+        .unwrap();
+        let right = old
+            .verify("correct horse".into(), Some(aged.to_string()))
+            .await;
+        assert_eq!(right.unwrap(), Verdict::RightButStale);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_argon2id_is_said_to_be_unreadable() {
+        for phc in [
+            "",
+            "secret",
+            "$",
+            "$argon2id",
+            "$argon2id$v=19$m=8,t=1,p=1",
+            "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHRzb21lc2FsdA",
+            "$argon2id$v=19$m=0,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$4ZzcEPvhJZHqMTCDMlnEY3DdfV5HoFwlxgEpKVAxCMY",
+            "$argon2id$v=19$m=8,t=1,x=1$c29tZXNhbHRzb21lc2FsdA$4ZzcEPvhJZHqMTCDMlnEY3DdfV5HoFwlxgEpKVAxCMY",
+            "$argon2i$v=19$m=8,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$4ZzcEPvhJZHqMTCDMlnEY3DdfV5HoFwlxgEpKVAxCMY",
+            "$2b$12$K3JNm1aO0sYyLkXw0mDk5eQx0n6n1o6l1mGZ8h0iF0pSx3xqk0r6S",
+        ] {
+            let verdict = cheap().verify("secret".into(), Some(phc.into())).await;
+            assert!(matches!(verdict, Err(PasswordError::BadHash)), "{phc}");
+        }
+    }
+
+    #[tokio::test]
+    async fn too_long_is_refused_before_hashing() {
+        let passwords = cheap();
+        let _all = seize(&passwords.shared.running).await;
+        // Nobody can hash now, and still it is answered.
+        let long = "x".repeat(129);
+        let hash = passwords.hash(long.clone()).await;
+        assert!(matches!(hash, Err(PasswordError::Refused(_))));
+        let verdict = passwords.verify(long, None).await;
+        assert!(matches!(verdict, Err(PasswordError::Refused(_))));
+    }
+
+    /// By construction rather than by the clock: the decoy is verified like any hash, at the same cost, in the same queue.
+    #[tokio::test(start_paused = true)]
+    async fn nobody_costs_as_much_as_somebody() {
+        let passwords = Passwords::new(Cost::new(64, 3, 2).unwrap());
+        let somebody = passwords.hash("correct horse".into()).await.unwrap();
+        let (somebody, nobody) = (parse(&somebody).unwrap(), passwords.decoy().unwrap());
+        assert_eq!(nobody.to_string().len(), somebody.to_string().len());
+        assert_eq!(
+            (nobody.algorithm, nobody.version, &nobody.params),
+            (somebody.algorithm, somebody.version, &somebody.params)
+        );
+        let _all = seize(&passwords.shared.running).await;
+        let verdict = passwords.verify("wrong".into(), None).await;
+        assert!(matches!(verdict, Err(PasswordError::Busy)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowd_waits_for_two_seconds_and_the_thirty_third_not_at_all() {
+        let passwords = cheap();
+        let all = seize(&passwords.shared.running).await;
+        let start = Instant::now();
+        let waiting: Vec<_> = (0..MAX_WAITING)
+            .map(|_| {
+                let passwords = passwords.clone();
+                tokio::spawn(async move { passwords.hash("correct horse".into()).await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        let late = passwords.hash("correct horse".into()).await;
+        assert!(matches!(late, Err(PasswordError::Busy)));
+        assert_eq!(start.elapsed(), Duration::ZERO, "refused at once");
+        for one in waiting {
+            let hash = one.await.unwrap();
+            assert!(matches!(hash, Err(PasswordError::Busy)));
+        }
+        let waited = start.elapsed();
+        assert!(waited >= PATIENCE && waited < PATIENCE * 2, "{waited:?}");
+        drop(all);
+        passwords
+            .hash("correct horse".into())
+            .await
+            .expect("it recovers");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_gets_a_turn() {
+        let passwords = cheap();
+        let all = seize(&passwords.shared.running).await;
+        let waiting: Vec<_> = (0..MAX_WAITING)
+            .map(|_| {
+                let passwords = passwords.clone();
+                tokio::spawn(async move { passwords.hash("correct horse".into()).await })
+            })
+            .collect();
+        tokio::time::sleep(PATIENCE / 2).await;
+        drop(all);
+        for one in waiting {
+            one.await.unwrap().unwrap();
+        }
+        assert_eq!(passwords.shared.waiting.available_permits(), MAX_WAITING);
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_gives_up_frees_nothing_before_the_hash_is_done() {
+        let passwords = cheap();
+        let total = passwords.shared.running.available_permits();
+        let (begin, begun) = tokio::sync::oneshot::channel();
+        let (finish, finished) = std::sync::mpsc::channel::<()>();
+        let worker = passwords.clone();
+        let caller = tokio::spawn(async move {
+            let work = move |_: &Argon2<'static>| {
+                begin.send(()).ok();
+                finished.recv().ok();
+                Ok(())
+            };
+            worker.run(work).await
+        });
+        begun.await.unwrap();
+        caller.abort();
+        assert!(caller.await.unwrap_err().is_cancelled());
+        let running = &passwords.shared.running;
+        assert_eq!(running.available_permits(), total - 1);
+        finish.send(()).unwrap();
+        let _all = Arc::clone(running)
+            .acquire_many_owned(total as u32)
+            .await
+            .unwrap();
+    }
+
+    #[test]
+    fn rules() {
+        let ok = |password: &str| check_rules(password, "Alice_Adams", "Alice@Example.org").is_ok();
+        for (password, allowed) in [
+            ("", false),
+            ("1234567", false),
+            ("12345678", true),
+            ("🦀🦀🦀🦀🦀🦀🦀", false),
+            ("🦀🦀🦀🦀🦀🦀🦀🦀", true),
+            ("        ", true),
+            ("alice_adams", false),
+            ("ALICE_ADAMS", false),
+            ("ａｌｉｃｅ＿ａｄａｍｓ", false),
+            ("alice_adams1", true),
+            ("alice@example.ORG", false),
+        ] {
+            assert_eq!(ok(password), allowed, "{password:?}");
+        }
+        assert!(ok(&"x".repeat(128)) && !ok(&"x".repeat(129)));
+        assert!(
+            ok(&"🦀".repeat(128)),
+            "512 bytes of 128 characters are allowed"
+        );
+        // More bytes than 512 take more than 128 characters, as long as UTF-8 ends at four bytes.
+        assert!(!ok(&"🦀".repeat(129)));
+        assert!(
+            check_rules("12345678", "bob", "").is_ok(),
+            "no e-mail, no rule"
+        );
+        assert!(check_upper_bound("").is_ok(), "login has no lower bound");
+        assert!(check_upper_bound(&"x".repeat(129)).is_err());
+    }
+}

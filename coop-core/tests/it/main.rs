@@ -1,0 +1,3 @@
+//! The tests of coop-core from outside, in one binary, because each binary is linked anew.
+
+mod layers;
