@@ -1,1 +1,178 @@
-//! x
+//! Rooms and users kept in memory: for tests, simulations and rooms that need not outlive a process.
+//!
+//! It keeps the same rows as the databases and rebuilds events from them on every read. Everything is ordered, so that
+//! a program over it repeats exactly. It knows no rules: what a commit does is [`plan`](super::plan)'s.
+
+mod reads;
+mod world;
+
+use super::plan::{Needs, plan, plan_creation};
+use super::{Batch, Committed, NewAccount, NewRoom, RoomHead, RoomStore, UserStore};
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::id::{MessageId, RoomId, Seq, TurnId, UserId};
+use crate::model::{Account, Member, Message, Page, Range, RoomEntry, Snapshot, TurnInfo};
+use async_trait::async_trait;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use world::World;
+
+/// A store in memory. Clones share one world, as two programs share a file; each is closed by itself.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    /// Everything. Held for one call, never across an await.
+    world: Arc<Mutex<World>>,
+    /// Whether this handle was closed; the world goes on.
+    closed: AtomicBool,
+}
+
+impl Clone for MemoryStore {
+    fn clone(&self) -> Self {
+        Self {
+            world: self.world.clone(),
+            closed: AtomicBool::new(self.closed.load(Ordering::Acquire)),
+        }
+    }
+}
+
+impl MemoryStore {
+    /// An empty one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An open handle on the same world, as a program that starts again finds its disk.
+    #[must_use]
+    pub fn reopen(&self) -> Self {
+        Self {
+            world: self.world.clone(),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    fn world(&self) -> Result<MutexGuard<'_, World>> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::closed());
+        }
+        // A panic while it was held cannot have left half a commit: rows are written only by code that cannot fail.
+        Ok(self.world.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[async_trait]
+impl RoomStore for MemoryStore {
+    async fn commit(&self, batch: Batch) -> Result<Committed> {
+        let mut world = self.world()?;
+        let room = batch.room;
+        let facts = world.facts(room, &Needs::of(&batch));
+        let plan = plan(facts, batch, &mut world.ids);
+        Ok(world.write(room, plan))
+    }
+
+    async fn create_room(&self, new: NewRoom) -> Result<(crate::model::RoomInfo, Vec<Arc<Event>>)> {
+        let mut world = self.world()?;
+        let creation = plan_creation(new, &mut world.ids)?;
+        Ok(world.create(creation))
+    }
+
+    async fn room(&self, room: RoomId) -> Result<Option<RoomHead>> {
+        Ok(self.world()?.rooms.get(&room).map(|room| room.row.head()))
+    }
+
+    async fn member(&self, room: RoomId, user: UserId) -> Result<Option<Member>> {
+        let world = self.world()?;
+        let row = world.rooms.get(&room).and_then(|room| room.members.get(&user));
+        Ok(row.map(|row| row.member.clone()))
+    }
+
+    async fn members(&self, room: RoomId) -> Result<Vec<Member>> {
+        Ok(self.world()?.room(room).map_or_else(Vec::new, |room| room.members()))
+    }
+
+    async fn rooms_of(&self, user: UserId, only: Option<RoomId>) -> Result<Vec<RoomEntry>> {
+        Ok(self.world()?.rooms_of(user, only))
+    }
+
+    async fn events(&self, room: RoomId, after: Seq, limit: u32) -> Result<Vec<Arc<Event>>> {
+        self.world()?
+            .room(room)
+            .map_or_else(|| Ok(Vec::new()), |room| room.events(after, limit))
+    }
+
+    async fn history(&self, room: RoomId, range: Range, limit: u32) -> Result<Page> {
+        let nothing = Page {
+            messages: Vec::new(),
+            more: false,
+        };
+        Ok(self
+            .world()?
+            .room(room)
+            .map_or(nothing, |room| room.history(range, limit)))
+    }
+
+    async fn snapshot(&self, room: RoomId, limit: u32) -> Result<Option<Snapshot>> {
+        Ok(self.world()?.room(room).map(|room| room.snapshot(limit)))
+    }
+
+    async fn message(&self, room: RoomId, message: MessageId) -> Result<Option<Arc<Message>>> {
+        let world = self.world()?;
+        Ok(world.room(room).and_then(|room| room.message(message)))
+    }
+
+    async fn turn(&self, room: RoomId, turn: TurnId) -> Result<Option<TurnInfo>> {
+        let world = self.world()?;
+        let row = world.room(room).and_then(|room| room.turns.get(&turn));
+        Ok(row.map(|row| row.info.clone()))
+    }
+
+    async fn turn_of_message(&self, room: RoomId, message: MessageId) -> Result<Option<TurnInfo>> {
+        let world = self.world()?;
+        let mut turns = world.room(room).into_iter().flat_map(|room| room.turns.values());
+        let found = turns.find(|row| row.info.message == Some(message));
+        Ok(found.map(|row| row.info.clone()))
+    }
+
+    async fn open_turns(&self) -> Result<Vec<TurnInfo>> {
+        Ok(self.world()?.open_turns())
+    }
+
+    async fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+}
+
+#[async_trait]
+impl UserStore for MemoryStore {
+    async fn user(&self, id: UserId) -> Result<Option<Account>> {
+        Ok(self.world()?.users.get(&id).map(|user| user.account.clone()))
+    }
+
+    async fn user_by_name(&self, name: &str) -> Result<Option<Account>> {
+        Ok(self.world()?.user_by_name(name).map(|user| user.account.clone()))
+    }
+
+    async fn create_user(&self, new: NewAccount) -> Result<Account> {
+        self.world()?.create_user(new)
+    }
+
+    async fn credentials(&self, name: &str) -> Result<Option<(Account, String)>> {
+        let world = self.world()?;
+        let user = world.user_by_name(name);
+        Ok(user.and_then(|user| Some((user.account.clone(), user.password.clone()?))))
+    }
+
+    async fn set_password(&self, id: UserId, hash: &str) -> Result<()> {
+        let mut world = self.world()?;
+        let user = world
+            .users
+            .get_mut(&id)
+            .ok_or_else(|| Error::not_found("no such user"))?;
+        user.password = Some(hash.to_owned());
+        Ok(())
+    }
+
+    async fn search(&self, text: &str, limit: u32, except: UserId) -> Result<Vec<Account>> {
+        Ok(self.world()?.search(text, limit, except))
+    }
+}

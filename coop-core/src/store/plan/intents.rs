@@ -1,0 +1,377 @@
+//! The rule of every intent: who may, what it changes, which events it makes. It knows the overlay's rows, and
+//! neither where they come from nor where they go.
+
+use super::overlay::{Overlay, no_such_message};
+use super::{
+    Discount, EventKind, EventRow, MAX_MEMBERS, MAX_WAITING, MemberRow, MessageRow, TurnRow, too_many_members,
+};
+use crate::error::{Error, Result};
+use crate::id::{MessageId, Seq, TurnId, UserId};
+use crate::model::{Author, Message, MessageStatus, Role, TurnEnd, TurnInfo, TurnStatus};
+use crate::mutant::{Mutant, removed};
+use crate::store::{Intent, Outcome, Post};
+use std::sync::Arc;
+
+impl Overlay<'_> {
+    pub(super) fn apply(&mut self, intent: Intent) -> Result<Outcome> {
+        self.room()?;
+        match intent {
+            Intent::Post(post) => self.post(post),
+            Intent::Edit { message, by, text } => self.edit(message, by, text),
+            Intent::Delete { message, by } => self.delete(message, by),
+            Intent::Invite { user, name, by } => self.invite(user, name, by),
+            Intent::Remove { user, by } => self.remove(user, by),
+            Intent::Rename { name, by } => self.rename(name, by),
+            Intent::HandOver { to, by } => self.hand_over(to, by),
+            Intent::DeleteRoom { by } => {
+                self.owner(by)?;
+                self.delete_room();
+                Ok(Outcome::Done)
+            }
+            Intent::StartTurn { bot, name } => self.start_turn(&bot, name),
+            Intent::Checkpoint { turn, text } => Ok(Outcome::Checkpointed(self.keep(turn, text))),
+            Intent::EndTurn { turn, end, text } => self.end_turn(turn, end, text),
+            Intent::Read { user, seq } => self.read(user, seq),
+        }
+    }
+
+    fn acting(&self, user: UserId) -> Result<&MemberRow> {
+        self.member(user).ok_or_else(Error::no_such_room)
+    }
+
+    fn owner(&self, user: UserId) -> Result<&MemberRow> {
+        let row = self.acting(user)?;
+        match row.member.role {
+            Role::Owner => Ok(row),
+            Role::Member => Err(Error::forbidden("only the room's owner may do this")),
+        }
+    }
+
+    fn post(&mut self, post: Post) -> Result<Outcome> {
+        let author = self.acting(post.author)?.clone();
+        if let Some(before) = self.said_before(&post)? {
+            return Ok(before);
+        }
+        if post.reply_to.is_some_and(|id| self.message(id).is_none()) {
+            return Err(no_such_message());
+        }
+        let bots = self.asked(&post)?;
+        let (mut message, number) = self.new_message(Author::person(post.author, post.name.clone()), post.text)?;
+        message.reply_to = post.reply_to;
+        message.meta = post.meta;
+        message.client_id = post.client_id;
+        self.insert_message(MessageRow {
+            message: message.clone(),
+            number,
+            body_hash: Some(post.body_hash),
+        });
+        let message = Arc::new(message);
+        let row = self.about(EventKind::MessagePosted, &message);
+        self.log(row, Some(&message), None)?;
+        self.put_member(marked(author, message.seq, number, 0));
+        let turns = bots
+            .into_iter()
+            .map(|bot| self.ask(bot, &message, post.author, &post.name))
+            .collect::<Result<_>>()?;
+        Ok(Outcome::Posted {
+            message,
+            turns,
+            duplicate: false,
+        })
+    }
+
+    /// What this author's message of the same client id became, if there is one.
+    fn said_before(&self, post: &Post) -> Result<Option<Outcome>> {
+        let found = post.client_id.as_deref().filter(|_| !removed(Mutant::ClientIdLookup));
+        let Some(row) = found.and_then(|id| self.message_of(post.author, id)) else {
+            return Ok(None);
+        };
+        if row.body_hash != Some(post.body_hash) && !removed(Mutant::BodyHash) {
+            return Err(Error::conflict("this client_id was used for another message"));
+        }
+        let id = row.message.id;
+        let turns = self.turns().filter(|turn| turn.info.ask == id);
+        Ok(Some(Outcome::Posted {
+            message: Arc::new(row.message.clone()),
+            turns: turns.map(|turn| turn.info.clone()).collect(),
+            duplicate: true,
+        }))
+    }
+
+    fn asked(&self, post: &Post) -> Result<Vec<String>> {
+        if removed(Mutant::AskWithTurn) {
+            return Ok(Vec::new());
+        }
+        let room = self.room()?;
+        let alone = post.asks.is_empty() && room.info.is_ai_chat && room.members == 1;
+        Ok(match &post.asks_if_alone {
+            Some(bot) if alone => vec![bot.clone()],
+            _ => post.asks.clone(),
+        })
+    }
+
+    /// Admits a turn of a bot, or refuses it because too many wait already.
+    fn ask(&mut self, bot: String, ask: &Arc<Message>, by: UserId, name: &str) -> Result<TurnInfo> {
+        let of_bot = |turn: &&TurnRow| turn.info.bot == bot;
+        let open = self.turns().filter(of_bot).filter(|turn| !turn.info.status.is_ended());
+        let position = open.clone().count();
+        let waiting = open.filter(|turn| turn.info.status == TurnStatus::Queued).count();
+        let mut info = TurnInfo::queued(self.ids.turn(), ask.room, bot, by, ask.id, ask.seq);
+        let mut row = self.row(EventKind::TurnQueued);
+        row.turn = Some(info.id);
+        row.position = u32::try_from(position).unwrap_or(u32::MAX);
+        if waiting >= MAX_WAITING {
+            info.status = TurnStatus::Failed;
+            info.end = Some(TurnEnd::failed("busy", "too many asks are waiting for this bot"));
+            row.kind = EventKind::TurnEnded;
+            row.position = 0;
+        }
+        self.put_turn(TurnRow {
+            info: info.clone(),
+            asker: name.to_owned(),
+            created_at: self.now,
+        });
+        self.log(row, None, Some(&info))?;
+        Ok(info)
+    }
+
+    fn edit(&mut self, id: MessageId, by: UserId, text: String) -> Result<Outcome> {
+        self.acting(by)?;
+        let row = self.message(id).ok_or_else(no_such_message)?;
+        if row.message.deleted_at.is_some() {
+            return Err(no_such_message());
+        }
+        if row.message.author.user != Some(by) {
+            return Err(Error::forbidden("only its author may change a message"));
+        }
+        let now = self.now;
+        let message = Arc::new(self.update_message(id, |message| {
+            message.text = text;
+            message.edited_at = Some(now);
+        })?);
+        let row = self.about(EventKind::MessageEdited, &message);
+        self.log(row, Some(&message), None)?;
+        Ok(Outcome::Edited(message))
+    }
+
+    fn delete(&mut self, id: MessageId, by: UserId) -> Result<Outcome> {
+        let role = self.acting(by)?.member.role;
+        let row = self.message(id).ok_or_else(no_such_message)?;
+        if row.message.author.user != Some(by) && role != Role::Owner {
+            return Err(Error::forbidden(
+                "only its author or the room's owner may delete a message",
+            ));
+        }
+        if row.message.status == MessageStatus::Streaming {
+            return Err(Error::conflict("this answer is still being written"));
+        }
+        if row.message.deleted_at.is_some() {
+            return Ok(Outcome::Done);
+        }
+        let number = row.number;
+        // Whoever asked for an answer has it in their discount since it began.
+        let answers = |turn: &&TurnRow| turn.info.message == Some(id);
+        let asker = self.turns().find(answers).map(|turn| turn.info.asked_by);
+        let now = self.now;
+        self.update_message(id, |message| message.scrub(now))?;
+        self.discount(Discount {
+            number,
+            only: None,
+            except: asker,
+        });
+        let mut row = self.row(EventKind::MessageDeleted);
+        (row.message, row.by) = (Some(id), Some(by));
+        self.log(row, None, None)?;
+        let waits = |turn: &&TurnRow| turn.info.ask == id && turn.info.status == TurnStatus::Queued;
+        let waiting: Vec<_> = self.turns().filter(waits).cloned().collect();
+        for turn in waiting {
+            self.end(turn, TurnEnd::stopped(by), None)?;
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn invite(&mut self, user: UserId, name: String, by: UserId) -> Result<Outcome> {
+        self.acting(by)?;
+        if self.member(user).is_some() {
+            return Ok(Outcome::Done);
+        }
+        let now = self.now;
+        let room = self.room_mut()?;
+        if room.members >= MAX_MEMBERS {
+            return Err(too_many_members());
+        }
+        room.members += 1;
+        let read = (room.seq, room.number);
+        let joined = room.seq.next();
+        self.put_member(MemberRow::new(user, name.clone(), Role::Member, joined, read, now));
+        let row = self.about_user(EventKind::MemberJoined, user, name, by);
+        self.log(row, None, None)?;
+        Ok(Outcome::Done)
+    }
+
+    fn remove(&mut self, user: UserId, by: UserId) -> Result<Outcome> {
+        let role = self.acting(by)?.member.role;
+        match (user == by, role) {
+            (true, Role::Owner) => return Err(Error::conflict("the owner may not leave: hand the room over first")),
+            (false, Role::Member) => return Err(Error::forbidden("only the room's owner may remove others")),
+            _ => {}
+        }
+        self.member(user).ok_or_else(no_such_member)?;
+        let gone = self.take_member(user).ok_or_else(no_such_member)?;
+        self.room_mut()?.members -= 1;
+        let row = self.about_user(EventKind::MemberLeft, user, gone.member.name, by);
+        self.log(row, None, None)?;
+        Ok(Outcome::Done)
+    }
+
+    fn rename(&mut self, name: String, by: UserId) -> Result<Outcome> {
+        self.owner(by)?;
+        self.room_mut()?.info.name = name;
+        self.room_updated(by)
+    }
+
+    fn hand_over(&mut self, to: UserId, by: UserId) -> Result<Outcome> {
+        let mut old = self.owner(by)?.clone();
+        let mut new = self.member(to).ok_or_else(no_such_member)?.clone();
+        if to == by {
+            return Ok(Outcome::Done);
+        }
+        old.member.role = Role::Member;
+        new.member.role = Role::Owner;
+        self.put_member(old);
+        self.put_member(new);
+        self.room_mut()?.info.owner = to;
+        self.room_updated(by)
+    }
+
+    fn room_updated(&mut self, by: UserId) -> Result<Outcome> {
+        let info = self.room()?.info.clone();
+        let row = self.about_user(EventKind::RoomUpdated, info.owner, info.name, by);
+        self.log(row, None, None)?;
+        Ok(Outcome::Done)
+    }
+
+    fn start_turn(&mut self, bot: &str, name: String) -> Result<Outcome> {
+        let next = {
+            let mut of_bot = self.turns().filter(|turn| turn.info.bot == bot);
+            let busy = of_bot.clone().any(|turn| turn.info.status == TurnStatus::Streaming);
+            of_bot
+                .find(|turn| turn.info.status == TurnStatus::Queued && !busy)
+                .cloned()
+        };
+        let Some(mut turn) = next else {
+            return Ok(Outcome::Done);
+        };
+        let (mut message, number) = self.new_message(Author::bot(bot, name), String::new())?;
+        message.status = MessageStatus::Streaming;
+        message.reply_to = Some(turn.info.ask);
+        self.insert_message(MessageRow {
+            message: message.clone(),
+            number,
+            body_hash: None,
+        });
+        self.discount(Discount {
+            number,
+            only: Some(turn.info.asked_by),
+            except: None,
+        });
+        turn.info.status = TurnStatus::Streaming;
+        turn.info.message = Some(message.id);
+        self.put_turn(turn.clone());
+        let mut row = self.about(EventKind::TurnStarted, &message);
+        row.turn = Some(turn.info.id);
+        self.log(row, Some(&Arc::new(message)), Some(&turn.info))?;
+        Ok(Outcome::Started {
+            turn: turn.info,
+            asked_by: turn.asker,
+        })
+    }
+
+    fn keep(&mut self, turn: TurnId, text: Arc<str>) -> bool {
+        let streaming = self.turn(turn).filter(|turn| turn.info.status == TurnStatus::Streaming);
+        let message = streaming.and_then(|turn| turn.info.message);
+        if let Some(message) = message {
+            self.checkpoint(message, text);
+        }
+        message.is_some()
+    }
+
+    fn end_turn(&mut self, turn: TurnId, end: TurnEnd, text: Option<Arc<str>>) -> Result<Outcome> {
+        if !end.status.is_ended() {
+            return Err(Error::bad_request("a turn cannot end in this status"));
+        }
+        let turn = self.turn(turn).ok_or_else(|| Error::not_found("no such turn"))?.clone();
+        if turn.info.status.is_ended() && !removed(Mutant::EndOnce) {
+            return Ok(Outcome::Ended {
+                turn: turn.info,
+                now: false,
+            });
+        }
+        let turn = self.end(turn, end, text)?;
+        Ok(Outcome::Ended { turn, now: true })
+    }
+
+    fn end(&mut self, mut turn: TurnRow, end: TurnEnd, text: Option<Arc<str>>) -> Result<TurnInfo> {
+        let failed = end.status == TurnStatus::Failed;
+        let error = end.error.as_ref().filter(|_| failed).map(|error| error.words.clone());
+        let status = end.status;
+        let message = match turn.info.message {
+            None => None,
+            Some(id) => Some(Arc::new(self.update_message(id, |message| {
+                if let Some(text) = text {
+                    text.as_ref().clone_into(&mut message.text);
+                }
+                message.status = status.of_message();
+                message.error = error;
+            })?)),
+        };
+        turn.info.status = status;
+        turn.info.end = Some(end);
+        self.put_turn(turn.clone());
+        let mut row = self.row(EventKind::TurnEnded);
+        (row.turn, row.message) = (Some(turn.info.id), turn.info.message);
+        self.log(row, message.as_ref(), Some(&turn.info))?;
+        Ok(turn.info)
+    }
+
+    fn read(&mut self, user: UserId, asked: Seq) -> Result<Outcome> {
+        let row = self.acting(user)?.clone();
+        let name = row.member.name.clone();
+        let seq = asked.min(self.room()?.seq);
+        let moved = seq > row.member.read;
+        let seq = seq.max(row.member.read);
+        if moved {
+            let (number, discount) = self.mark(user, seq);
+            self.put_member(marked(row, seq, number, discount));
+        }
+        Ok(Outcome::Read { user, name, seq, moved })
+    }
+
+    fn about(&self, kind: EventKind, message: &Message) -> EventRow {
+        EventRow {
+            message: Some(message.id),
+            ..self.row(kind)
+        }
+    }
+
+    fn about_user(&self, kind: EventKind, user: UserId, name: String, by: UserId) -> EventRow {
+        EventRow {
+            user: Some(user),
+            name: Some(name),
+            by: Some(by),
+            ..self.row(kind)
+        }
+    }
+}
+
+/// The same member with the mark moved here.
+fn marked(mut row: MemberRow, seq: Seq, number: i64, discount: i64) -> MemberRow {
+    row.member.read = seq;
+    row.read_number = number;
+    row.discount = discount;
+    row
+}
+
+fn no_such_member() -> Error {
+    Error::not_found("no such member")
+}

@@ -1,0 +1,253 @@
+//! The rows of a room while a batch is walked: the facts, what the intents so far have changed in them, and what has
+//! to be written. It knows how rows hang together, not who may change them.
+
+use super::{
+    Discount, EventKind, EventRow, Facts, Ids, Mark, MemberRow, MessageRow, Plan, RoomChange, RoomRow, TurnRow,
+};
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::id::{MessageId, Seq, TurnId, UserId};
+use crate::model::{Author, Message, TurnInfo};
+use crate::store::{Committed, Outcome};
+use crate::time::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+pub(super) struct Overlay<'a> {
+    pub(super) now: Timestamp,
+    pub(super) ids: &'a mut dyn Ids,
+    /// `None` if there is no room, or from the moment it is deleted.
+    pub(super) room: Option<RoomRow>,
+    deleted: bool,
+    room_changed: bool,
+    members: BTreeMap<UserId, MemberRow>,
+    /// Users whose membership was touched: there now means to be written, gone means to be removed.
+    members_changed: BTreeSet<UserId>,
+    messages: BTreeMap<MessageId, MessageRow>,
+    by_client_id: BTreeMap<(UserId, String), MessageId>,
+    inserted: BTreeSet<MessageId>,
+    updated: BTreeSet<MessageId>,
+    checkpoints: BTreeMap<MessageId, Arc<str>>,
+    discounts: Vec<Discount>,
+    turns: BTreeMap<TurnId, TurnRow>,
+    turns_changed: BTreeSet<TurnId>,
+    marks: Vec<Mark>,
+    rows: Vec<EventRow>,
+    events: Vec<Arc<Event>>,
+    /// The newest position, kept apart from the room because it is answered also when the room is deleted.
+    seq: Seq,
+}
+
+impl<'a> Overlay<'a> {
+    pub(super) fn new(facts: Facts, now: Timestamp, ids: &'a mut dyn Ids) -> Self {
+        let by_client_id = facts.messages.iter().filter_map(client_key).collect();
+        Self {
+            now,
+            ids,
+            seq: facts.room.as_ref().map_or(Seq(0), |room| room.seq),
+            room: facts.room,
+            deleted: false,
+            room_changed: false,
+            members: facts.members.into_iter().map(|row| (row.member.user, row)).collect(),
+            members_changed: BTreeSet::new(),
+            by_client_id,
+            messages: facts.messages.into_iter().map(|row| (row.message.id, row)).collect(),
+            inserted: BTreeSet::new(),
+            updated: BTreeSet::new(),
+            checkpoints: BTreeMap::new(),
+            discounts: Vec::new(),
+            turns: facts.turns.into_iter().map(|row| (row.info.id, row)).collect(),
+            turns_changed: BTreeSet::new(),
+            marks: facts.marks,
+            rows: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    pub(super) fn into_plan(self, outcomes: Vec<Result<Outcome>>) -> Plan {
+        let mut plan = Plan {
+            room: RoomChange::Keep,
+            inserted: Vec::new(),
+            updated: Vec::new(),
+            checkpoints: Vec::new(),
+            discounts: Vec::new(),
+            members: Vec::new(),
+            removed: Vec::new(),
+            turns: Vec::new(),
+            events: Vec::new(),
+            committed: Committed {
+                seq: self.seq,
+                events: self.events,
+                outcomes,
+            },
+        };
+        if self.deleted {
+            plan.room = RoomChange::Delete;
+            return plan;
+        }
+        if let Some(room) = self.room.filter(|_| self.room_changed) {
+            plan.room = RoomChange::Write(room);
+        }
+        for (id, row) in self.messages {
+            if self.inserted.contains(&id) {
+                plan.inserted.push(row);
+            } else if self.updated.contains(&id) {
+                plan.updated.push(row);
+            }
+        }
+        plan.checkpoints = self.checkpoints.into_iter().collect();
+        plan.discounts = self.discounts;
+        let mut members = self.members;
+        for user in self.members_changed {
+            match members.remove(&user) {
+                Some(row) => plan.members.push(row),
+                None => plan.removed.push(user),
+            }
+        }
+        let mut turns = self.turns;
+        plan.turns = self.turns_changed.iter().filter_map(|id| turns.remove(id)).collect();
+        plan.events = self.rows;
+        plan
+    }
+
+    /// The room, to be changed.
+    pub(super) fn room_mut(&mut self) -> Result<&mut RoomRow> {
+        let room = self.room.as_mut().ok_or_else(Error::no_such_room)?;
+        self.room_changed = true;
+        Ok(room)
+    }
+
+    pub(super) fn room(&self) -> Result<&RoomRow> {
+        self.room.as_ref().ok_or_else(Error::no_such_room)
+    }
+
+    pub(super) fn delete_room(&mut self) {
+        self.room = None;
+        self.deleted = true;
+    }
+
+    pub(super) fn member(&self, user: UserId) -> Option<&MemberRow> {
+        self.members.get(&user)
+    }
+
+    pub(super) fn put_member(&mut self, row: MemberRow) {
+        self.members_changed.insert(row.member.user);
+        self.members.insert(row.member.user, row);
+    }
+
+    pub(super) fn take_member(&mut self, user: UserId) -> Option<MemberRow> {
+        self.members_changed.insert(user);
+        self.members.remove(&user)
+    }
+
+    pub(super) fn message(&self, id: MessageId) -> Option<&MessageRow> {
+        self.messages.get(&id)
+    }
+
+    pub(super) fn message_of(&self, author: UserId, client_id: &str) -> Option<&MessageRow> {
+        let id = self.by_client_id.get(&(author, client_id.to_owned()))?;
+        self.messages.get(id)
+    }
+
+    /// A message that now appears: with the next number, at the next position. The caller logs the event that shows it.
+    pub(super) fn new_message(&mut self, author: Author, text: String) -> Result<(Message, i64)> {
+        let room = self.room_mut()?;
+        room.number += 1;
+        let (room_id, seq, number) = (room.info.id, room.seq.next(), room.number);
+        let id = self.ids.message();
+        Ok((Message::new(id, room_id, seq, author, text, self.now), number))
+    }
+
+    pub(super) fn insert_message(&mut self, row: MessageRow) {
+        self.by_client_id.extend(client_key(&row));
+        self.inserted.insert(row.message.id);
+        self.messages.insert(row.message.id, row);
+    }
+
+    pub(super) fn update_message(&mut self, id: MessageId, change: impl FnOnce(&mut Message)) -> Result<Message> {
+        let row = self.messages.get_mut(&id).ok_or_else(no_such_message)?;
+        change(&mut row.message);
+        self.updated.insert(id);
+        Ok(row.message.clone())
+    }
+
+    /// Keeps the text so far of an answer, whose row may not have been loaded.
+    pub(super) fn checkpoint(&mut self, id: MessageId, text: Arc<str>) {
+        if let Some(row) = self.messages.get_mut(&id) {
+            text.as_ref().clone_into(&mut row.message.text);
+            self.updated.insert(id);
+        } else {
+            self.checkpoints.insert(id, text);
+        }
+    }
+
+    /// Takes a message out of the unread of some. Members whose rows were not loaded are left to the store.
+    pub(super) fn discount(&mut self, discount: Discount) {
+        for (user, row) in &mut self.members {
+            if discount.applies_to(row) {
+                row.discount += 1;
+                self.members_changed.insert(*user);
+            }
+        }
+        self.discounts.push(discount);
+    }
+
+    /// The number that a read mark at this position stands for, and how many above it do not count as unread.
+    pub(super) fn mark(&self, user: UserId, seq: Seq) -> (i64, i64) {
+        let newest = self.room.as_ref().map_or((Seq(0), 0), |room| (room.seq, room.number));
+        if seq >= newest.0 {
+            return (newest.1, 0);
+        }
+        let found = self.marks.iter().find(|mark| mark.user == user && mark.seq == seq);
+        let (stored, quiet) = found.map_or((0, 0), |mark| (mark.number, mark.quiet));
+        let new = self.inserted.iter().filter_map(|id| self.messages.get(id));
+        let below = new.filter(|row| row.message.seq <= seq).map(|row| row.number);
+        let number = below.fold(stored, i64::max);
+        // A mark among this batch's messages has no older quiet ones above it.
+        let before = if number == stored { quiet } else { 0 };
+        let since = self
+            .discounts
+            .iter()
+            .filter(|one| one.means(user) && one.number > number);
+        (number, before + i64::try_from(since.count()).unwrap_or(i64::MAX))
+    }
+
+    pub(super) fn turn(&self, id: TurnId) -> Option<&TurnRow> {
+        self.turns.get(&id)
+    }
+
+    /// All known turns, the oldest first.
+    pub(super) fn turns(&self) -> impl Iterator<Item = &TurnRow> + Clone {
+        self.turns.values()
+    }
+
+    pub(super) fn put_turn(&mut self, row: TurnRow) {
+        self.turns_changed.insert(row.info.id);
+        self.turns.insert(row.info.id, row);
+    }
+
+    /// Appends an event to the log.
+    pub(super) fn log(&mut self, row: EventRow, message: Option<&Arc<Message>>, turn: Option<&TurnInfo>) -> Result<()> {
+        let room = self.room_mut()?;
+        room.seq = room.seq.next();
+        let row = EventRow { seq: room.seq, ..row };
+        let event = row.event(&room.info, message, turn)?;
+        self.events.push(Arc::new(event));
+        self.seq = row.seq;
+        self.rows.push(row);
+        Ok(())
+    }
+
+    pub(super) fn row(&self, kind: EventKind) -> EventRow {
+        EventRow::new(kind, self.now)
+    }
+}
+
+fn client_key(row: &MessageRow) -> Option<((UserId, String), MessageId)> {
+    let message = &row.message;
+    Some(((message.author.user?, message.client_id.clone()?), message.id))
+}
+
+pub(super) fn no_such_message() -> Error {
+    Error::not_found("no such message")
+}
