@@ -11,6 +11,7 @@ pub mod event;
 pub mod id;
 pub mod model;
 pub mod mutant;
+pub mod names;
 pub mod store;
 pub mod time;
 
