@@ -1,7 +1,7 @@
 //! A reader's hold on the rooms of one user: entering and leaving them, and pulling what it missed. Servers'
 //! connections and subscriptions in this process use the same. Dropping it detaches the reader everywhere.
 
-use crate::engine::Shared;
+use crate::engine::{Enter, LOOKS, Shared};
 use crate::error::{Error, Result};
 use crate::event::{Event, Hint, HintKind};
 use crate::id::{RoomId, Seq, UserId};
@@ -72,7 +72,15 @@ impl Attachment {
         encoder: Option<Arc<dyn Encoder>>,
     ) -> Self {
         let id = shared.register(user, Arc::clone(&reader));
-        Self { shared, id, user, name, reader, encoder, entered: Mutex::default() }
+        Self {
+            shared,
+            id,
+            user,
+            name,
+            reader,
+            encoder,
+            entered: Mutex::default(),
+        }
     }
 
     /// The reader's name, by which hints leave it out.
@@ -100,26 +108,39 @@ impl Attachment {
 
     async fn enter_some(&self, only: Option<RoomId>) -> Result<Vec<(RoomEntry, Feed, Cursor)>> {
         self.shared.check_open()?;
-        let look = async || self.shared.rooms.rooms_of(self.user, only).await;
-        let (entries, feeds) = self
-            .shared
-            .look(look, |enter, entries| {
-                let mut entered = lock(&self.entered);
-                let attach = |entry: &RoomEntry| {
-                    let live = enter.live_at(entry.info.id, entry.epoch, entry.seq);
-                    live.detach(self.id);
-                    live.attach(self.id, self.user, Arc::clone(&self.reader), self.encoder.clone(), Level::Events);
-                    entered.insert(live.id, Arc::clone(&live));
-                    Feed(live)
+        for _ in 0..LOOKS {
+            let generation = self.shared.generation();
+            let entries = self.shared.rooms.rooms_of(self.user, only).await?;
+            let feeds = self.shared.enter(generation, |enter| {
+                entries
+                    .iter()
+                    .map(|entry| self.enter_at(entry, enter))
+                    .collect::<Vec<_>>()
+            });
+            if let Some(feeds) = feeds {
+                let with_cursor = |(entry, feed): (RoomEntry, Feed)| {
+                    let cursor = Cursor { pos: 0, seq: entry.seq };
+                    (entry, feed, cursor)
                 };
-                entries.iter().map(attach).collect::<Vec<_>>()
-            })
-            .await?;
-        let with_cursor = |(entry, feed): (RoomEntry, Feed)| {
-            let cursor = Cursor { pos: 0, seq: entry.seq };
-            (entry, feed, cursor)
-        };
-        Ok(entries.into_iter().zip(feeds).map(with_cursor).collect())
+                return Ok(entries.into_iter().zip(feeds).map(with_cursor).collect());
+            }
+        }
+        Err(Error::unavailable("too much is changing at once"))
+    }
+
+    /// Attaches at events level while the registry stands still.
+    fn enter_at(&self, entry: &RoomEntry, enter: &mut Enter<'_>) -> Feed {
+        let live = enter.live_at(entry.info.id, entry.epoch, entry.seq);
+        live.detach(self.id);
+        live.attach(
+            self.id,
+            self.user,
+            Arc::clone(&self.reader),
+            self.encoder.clone(),
+            Level::Events,
+        );
+        lock(&self.entered).insert(live.id, Arc::clone(&live));
+        Feed(live)
     }
 
     /// Whether a reader at this cursor has all that has been offered, so that the next offer will fit. To be asked
@@ -162,7 +183,12 @@ impl Attachment {
         let (mut seq, tapes) = match self.usable(feed, start).await? {
             Some((seq, tapes)) => (seq, tapes),
             None => {
-                let snapshot = self.shared.rooms.snapshot(room, SNAPSHOT).await?.ok_or_else(Error::no_such_room)?;
+                let snapshot = self
+                    .shared
+                    .rooms
+                    .snapshot(room, SNAPSHOT)
+                    .await?
+                    .ok_or_else(Error::no_such_room)?;
                 let seq = snapshot.seq;
                 entries.push(Entry::outside(Event::Snapshot(Box::new(snapshot)), seq));
                 (seq, BTreeMap::new())
@@ -178,7 +204,12 @@ impl Attachment {
         }
         for event in events {
             seq = event.seq().unwrap_or(seq);
-            entries.push(Entry { event, tape: None, pos: 0, seq });
+            entries.push(Entry {
+                event,
+                tape: None,
+                pos: 0,
+                seq,
+            });
         }
         match live.catch_up(seq, &tapes, level, self.encoder.as_ref()) {
             Some((more, to)) => {
@@ -186,7 +217,10 @@ impl Attachment {
                 Ok(Pulled { entries, to })
             }
             // More is missing than one load may hold, or the queue has moved on: what there is goes first.
-            None => Ok(Pulled { entries, to: Cursor { pos: 0, seq } }),
+            None => Ok(Pulled {
+                entries,
+                to: Cursor { pos: 0, seq },
+            }),
         }
     }
 
@@ -196,7 +230,12 @@ impl Attachment {
             Start::Snapshot => Ok(None),
             Start::Since(seq) => Ok(Some((seq, BTreeMap::new()))),
             Start::Position(position) => {
-                let head = self.shared.rooms.room(feed.room()).await?.ok_or_else(Error::no_such_room)?;
+                let head = self
+                    .shared
+                    .rooms
+                    .room(feed.room())
+                    .await?
+                    .ok_or_else(Error::no_such_room)?;
                 let behind = head.seq.0 - position.seq.0;
                 let usable = position.epoch == head.epoch && (0..=i64::from(RESUME)).contains(&behind);
                 Ok(usable.then_some((position.seq, position.tapes)))
@@ -213,9 +252,11 @@ impl Attachment {
             snapshot.tapes = more
                 .iter()
                 .filter_map(|entry| match &*entry.event {
-                    Event::Tape { message, end, text, .. } => {
-                        Some(crate::TapeText { message: *message, end: *end, text: Arc::clone(text) })
-                    }
+                    Event::Tape { message, end, text, .. } => Some(crate::TapeText {
+                        message: *message,
+                        end: *end,
+                        text: Arc::clone(text),
+                    }),
                     _ => None,
                 })
                 .collect();
@@ -226,14 +267,24 @@ impl Attachment {
 
     /// Tells the others in a room something fleeting about this user; this reader is left out.
     pub fn hint(&self, feed: &Feed, what: HintKind) {
-        let hint = Hint { room: feed.room(), user: self.user, name: self.name.clone(), what };
+        let hint = Hint {
+            room: feed.room(),
+            user: self.user,
+            name: self.name.clone(),
+            what,
+        };
         feed.0.hint(hint, Some(self.id));
     }
 
     /// The room as this reader's user sees it. Its calls are checked against the store like everyone's.
     #[must_use]
     pub fn room(&self, feed: &Feed) -> Room {
-        Room::new(Arc::clone(&self.shared), Arc::clone(&feed.0), self.user, self.name.clone())
+        Room::new(
+            Arc::clone(&self.shared),
+            Arc::clone(&feed.0),
+            self.user,
+            self.name.clone(),
+        )
     }
 
     /// Forgets a room the reader has lost, so that it can be entered again later.
@@ -263,6 +314,9 @@ impl Drop for Attachment {
 
 impl std::fmt::Debug for Attachment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Attachment").field("id", &self.id).field("user", &self.user).finish_non_exhaustive()
+        f.debug_struct("Attachment")
+            .field("id", &self.id)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
     }
 }

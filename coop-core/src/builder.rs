@@ -33,7 +33,9 @@ pub struct Engine {
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("bots", &self.shared.handles()).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("bots", &self.shared.handles())
+            .finish_non_exhaustive()
     }
 }
 
@@ -69,7 +71,10 @@ impl Engine {
 
     async fn create(&self, name: &str, email: Option<&str>, password: Option<String>) -> Result<User> {
         self.shared.check_open()?;
-        let name = names::check_name(name, &self.shared.handles())?;
+        let name = names::check_name(name).map_err(Error::bad_request)?;
+        if self.shared.bot(&name).is_some() {
+            return Err(Error::bad_request("this name belongs to a bot"));
+        }
         let password = match password {
             Some(password) => {
                 password::check_rules(&password, &name, email.unwrap_or("")).map_err(Error::bad_request)?;
@@ -77,7 +82,12 @@ impl Engine {
             }
             None => None,
         };
-        let new = NewAccount { name, email: email.map(str::to_owned), password, now: self.shared.now() };
+        let new = NewAccount {
+            name,
+            email: email.map(str::to_owned),
+            password,
+            now: self.shared.now(),
+        };
         let account = self.shared.users.create_user(new).await?;
         Ok(User::new(Arc::clone(&self.shared), account))
     }
@@ -90,7 +100,12 @@ impl Engine {
     pub async fn authenticate(&self, name: &str, password: String) -> Result<User> {
         self.shared.check_open()?;
         password::check_upper_bound(&password).map_err(Error::bad_request)?;
-        let found = self.shared.users.credentials(&names::fold(name)).await?;
+        // A name that cannot exist is looked up like any other, so that it costs the same.
+        let found = self
+            .shared
+            .users
+            .credentials(&names::fold(name).unwrap_or_default())
+            .await?;
         let (account, hash) = found.unzip();
         let verdict = self.shared.passwords.verify(password.clone(), hash).await?;
         let wrong = || Error::new(ErrorKind::Unauthorized, "incorrect name or password");
@@ -124,7 +139,8 @@ impl Engine {
     /// `NotFound`, `Unavailable`, `Closed`. Cancel safe.
     pub async fn find_user(&self, name: &str) -> Result<User> {
         self.shared.check_open()?;
-        let account = self.shared.users.user_by_name(&names::fold(name)).await?.ok_or_else(no_such_user)?;
+        let name = names::fold(name).map_err(|_| no_such_user())?;
+        let account = self.shared.users.user_by_name(&name).await?.ok_or_else(no_such_user)?;
         Ok(User::new(Arc::clone(&self.shared), account))
     }
 
@@ -134,7 +150,13 @@ impl Engine {
     /// `NotFound`, `Unavailable`, `Closed`. Cancel safe.
     pub async fn room_info(&self, room: RoomId) -> Result<RoomInfo> {
         self.shared.check_open()?;
-        Ok(self.shared.rooms.room(room).await?.ok_or_else(Error::no_such_room)?.info)
+        Ok(self
+            .shared
+            .rooms
+            .room(room)
+            .await?
+            .ok_or_else(Error::no_such_room)?
+            .info)
     }
 
     /// The handles of its bots; the first answers `/bot`.
@@ -180,7 +202,9 @@ pub struct EngineBuilder {
 
 impl fmt::Debug for EngineBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EngineBuilder").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("EngineBuilder")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }
 
@@ -286,15 +310,25 @@ impl EngineBuilder {
         let mut bots: Vec<RegisteredBot> = Vec::new();
         for bot in self.bots {
             let profile = bot.profile();
-            names::check_handle(&profile.handle)?;
+            names::check_handle(&profile.handle).map_err(Error::bad_request)?;
             if bots.iter().any(|other| other.profile.handle == profile.handle) {
                 return Err(Error::conflict(format!("there are two bots called {}", profile.handle)));
             }
-            bots.push(RegisteredBot { bot, profile: Arc::new(profile) });
+            bots.push(RegisteredBot {
+                bot,
+                profile: Arc::new(profile),
+            });
         }
         let passwords = Passwords::new(self.cost);
-        let shared =
-            Arc::new(Shared::new(self.rooms, self.users, bots, self.bus, self.clock, passwords, self.settings));
+        let shared = Arc::new(Shared::new(
+            self.rooms,
+            self.users,
+            bots,
+            self.bus,
+            self.clock,
+            passwords,
+            self.settings,
+        ));
         if !removed(Mutant::Recovery) {
             recover(&shared).await?;
         }
@@ -305,8 +339,14 @@ impl EngineBuilder {
 /// Ends what a dead process left open: its text up to the last checkpoint is kept.
 async fn recover(shared: &Arc<Shared>) -> Result<()> {
     for turn in shared.rooms.open_turns().await? {
-        let Some(live) = shared.live(turn.room).await? else { continue };
-        let intent = Intent::EndTurn { turn: turn.id, end: TurnEnd::new(TurnStatus::Interrupted), text: None };
+        let Some(live) = shared.live(turn.room).await? else {
+            continue;
+        };
+        let intent = Intent::EndTurn {
+            turn: turn.id,
+            end: TurnEnd::new(TurnStatus::Interrupted),
+            text: None,
+        };
         submit(shared, &live, intent, Vec::new()).await?;
     }
     Ok(())
@@ -318,7 +358,9 @@ struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let since = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
         Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
     }
 }

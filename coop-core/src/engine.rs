@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// How many times a look at the rooms of a user is repeated because something changed meanwhile.
-const LOOKS: usize = 32;
+pub(crate) const LOOKS: usize = 32;
 
 /// Settings of an engine, all with defaults.
 #[derive(Clone, Debug)]
@@ -148,7 +148,11 @@ impl Shared {
     /// # Errors
     /// `Closed` once the engine has begun to close.
     pub(crate) fn check_open(&self) -> Result<()> {
-        if self.closing.is_cancelled() { Err(Error::closed()) } else { Ok(()) }
+        if self.closing.is_cancelled() {
+            Err(Error::closed())
+        } else {
+            Ok(())
+        }
     }
 
     pub(crate) fn bot(&self, handle: &str) -> Option<&RegisteredBot> {
@@ -171,7 +175,9 @@ impl Shared {
                 }
                 registry.generation
             };
-            let Some(head) = self.rooms.room(room).await? else { return Ok(None) };
+            let Some(head) = self.rooms.room(room).await? else {
+                return Ok(None);
+            };
             if let Some(live) = self.enter(generation, |enter| enter.live(&head)) {
                 return Ok(Some(live));
             }
@@ -188,38 +194,28 @@ impl Shared {
     /// then unfit.
     pub(crate) fn enter<T>(&self, generation: u64, with: impl FnOnce(&mut Enter<'_>) -> T) -> Option<T> {
         let mut registry = lock(&self.registry);
-        (registry.generation == generation).then(|| with(&mut Enter { shared: self, registry: &mut registry }))
-    }
-
-    /// Repeats `look` (which reads the store) until nothing unfit has happened between it and `with`.
-    pub(crate) async fn look<L, T>(
-        &self,
-        look: impl AsyncFn() -> Result<L>,
-        mut with: impl FnMut(&mut Enter<'_>, &L) -> T,
-    ) -> Result<(L, T)> {
-        for _ in 0..LOOKS {
-            let generation = self.generation();
-            let seen = look().await?;
-            if let Some(made) = self.enter(generation, |enter| with(enter, &seen)) {
-                return Ok((seen, made));
-            }
-        }
-        Err(Error::unavailable("too much is changing at once"))
+        (registry.generation == generation).then(|| {
+            with(&mut Enter {
+                shared: self,
+                registry: &mut registry,
+            })
+        })
     }
 
     /// A way to the room's writer, which is started if there is none.
     pub(crate) fn mailbox(self: &Arc<Self>, live: &Arc<LiveRoom>) -> mpsc::Sender<Mail> {
         let mut registry = lock(&self.registry);
-        let active = registry
-            .rooms
-            .entry(live.id)
-            .or_insert_with(|| Active { live: Arc::clone(live), mailbox: None });
+        let active = registry.rooms.entry(live.id).or_insert_with(|| Active {
+            live: Arc::clone(live),
+            mailbox: None,
+        });
         if let Some(mailbox) = &active.mailbox {
             return mailbox.clone();
         }
         let (mailbox, mails) = mpsc::channel(crate::writer::MAILBOX);
         active.mailbox = Some(mailbox.clone());
-        self.tasks.spawn(crate::writer::run(Arc::clone(self), Arc::clone(&active.live), mails));
+        self.tasks
+            .spawn(crate::writer::run(Arc::clone(self), Arc::clone(&active.live), mails));
         mailbox
     }
 
@@ -245,7 +241,10 @@ impl Shared {
     }
 
     fn forget(registry: &mut Registry, live: &LiveRoom) {
-        let unused = registry.rooms.get(&live.id).is_some_and(|active| active.mailbox.is_none() && live.is_idle());
+        let unused = registry
+            .rooms
+            .get(&live.id)
+            .is_some_and(|active| active.mailbox.is_none() && live.is_idle());
         if unused {
             registry.rooms.remove(&live.id);
             registry.generation += 1;
@@ -279,18 +278,31 @@ impl Shared {
 
     pub(crate) fn readers_of(&self, user: UserId) -> Vec<Arc<dyn Reader>> {
         let readers = lock(&self.readers);
-        readers.get(&user).into_iter().flatten().map(|(_, reader)| Arc::clone(reader)).collect()
+        readers
+            .get(&user)
+            .into_iter()
+            .flatten()
+            .map(|(_, reader)| Arc::clone(reader))
+            .collect()
     }
 
     pub(crate) fn all_readers(&self) -> Vec<Arc<dyn Reader>> {
-        lock(&self.readers).values().flatten().map(|(_, reader)| Arc::clone(reader)).collect()
+        lock(&self.readers)
+            .values()
+            .flatten()
+            .map(|(_, reader)| Arc::clone(reader))
+            .collect()
     }
 
     // Turns that run here.
 
     /// Makes a turn known before it is visible, so that a stop always finds it.
     pub(crate) fn begin_turn(&self, room: RoomId, turn: TurnId) -> Arc<Running> {
-        let running = Arc::new(Running { room, stop: CancellationToken::new(), cause: OnceLock::new() });
+        let running = Arc::new(Running {
+            room,
+            stop: CancellationToken::new(),
+            cause: OnceLock::new(),
+        });
         lock(&self.turns).insert(turn, Arc::clone(&running));
         running
     }
@@ -306,7 +318,10 @@ impl Shared {
     /// Ends every turn that runs here, or those of one room.
     pub(crate) fn cancel_turns(&self, room: Option<RoomId>, cause: &TurnEnd) {
         let running: Vec<_> = lock(&self.turns).values().cloned().collect();
-        for running in running.iter().filter(|running| room.is_none_or(|room| running.room == room)) {
+        for running in running
+            .iter()
+            .filter(|running| room.is_none_or(|room| running.room == room))
+        {
             running.cancel(cause.clone());
         }
     }
@@ -352,7 +367,10 @@ impl Enter<'_> {
     pub(crate) fn live_at(&mut self, room: RoomId, epoch: crate::id::Epoch, seq: crate::id::Seq) -> Arc<LiveRoom> {
         let make = || {
             let (tick, tasks) = (self.shared.settings.tick, self.shared.tasks.clone());
-            Active { live: LiveRoom::new(room, epoch, seq, tick, tasks), mailbox: None }
+            Active {
+                live: LiveRoom::new(room, epoch, seq, tick, tasks),
+                mailbox: None,
+            }
         };
         Arc::clone(&self.registry.rooms.entry(room).or_insert_with(make).live)
     }

@@ -12,8 +12,8 @@ mod reader;
 mod tape;
 
 pub use reader::{Cursor, Encoder, Entry, FrameEnd, Frames, Level, Offer, Reader, ReaderId};
-pub use tape::Tape;
 pub(crate) use tape::Refused;
+pub use tape::Tape;
 
 use crate::event::{Event, GoneReason, Hint, HintKind};
 use crate::id::{Epoch, MessageId, RoomId, Seq, UserId};
@@ -44,7 +44,10 @@ pub struct Tick {
 
 impl Default for Tick {
     fn default() -> Self {
-        Self { events: Duration::from_millis(5), deltas: Duration::from_millis(25) }
+        Self {
+            events: Duration::from_millis(5),
+            deltas: Duration::from_millis(25),
+        }
     }
 }
 
@@ -126,7 +129,14 @@ impl LiveRoom {
             hints: VecDeque::new(),
             running: false,
         };
-        Arc::new(Self { id, epoch, tick, tasks, changed: Notify::new(), state: Mutex::new(state) })
+        Arc::new(Self {
+            id,
+            epoch,
+            tick,
+            tasks,
+            changed: Notify::new(),
+            state: Mutex::new(state),
+        })
     }
 
     /// The newest event that readers have been or will be offered.
@@ -143,7 +153,11 @@ impl LiveRoom {
     /// Lets go of the queue of a room that has become quiet. A reader that still needs it turns to the store.
     pub(crate) fn quiet(&self) {
         let mut state = lock(&self.state);
-        if state.groups.iter().all(|group| !group.events_wait && !group.deltas_wait) {
+        if state
+            .groups
+            .iter()
+            .all(|group| !group.events_wait && !group.deltas_wait)
+        {
             state.queue = VecDeque::new();
             state.bytes = 0;
             state.base_seq = state.seq;
@@ -156,9 +170,14 @@ impl LiveRoom {
         for event in events {
             match &**event {
                 Event::TurnStarted { message, .. } => {
-                    state.tapes.entry(message.id).or_insert_with(|| Tape::new(Arc::clone(message)));
+                    state
+                        .tapes
+                        .entry(message.id)
+                        .or_insert_with(|| Tape::new(Arc::clone(message)));
                 }
-                Event::TurnEnded { message: Some(message), .. } => {
+                Event::TurnEnded {
+                    message: Some(message), ..
+                } => {
                     if let Some(tape) = state.tapes.get(message).map(Arc::clone) {
                         tape.close();
                         if !removed(Mutant::DeltasBeforeEnd) {
@@ -283,7 +302,10 @@ impl LiveRoom {
             Level::Events => 0,
         };
         let entries = state.entries(first, group.offered.pos, cursor.seq, level);
-        let to = Cursor { pos: group.offered.pos, seq: cursor.seq.max(group.offered.seq) };
+        let to = Cursor {
+            pos: group.offered.pos,
+            seq: cursor.seq.max(group.offered.seq),
+        };
         Pull::Entries(entries, to)
     }
 
@@ -305,7 +327,10 @@ impl LiveRoom {
             return None;
         }
         let offered = group.offered;
-        let cursor = Cursor { pos: offered.pos, seq: seq.max(offered.seq) };
+        let cursor = Cursor {
+            pos: offered.pos,
+            seq: seq.max(offered.seq),
+        };
         let mut entries = state.entries(0, offered.pos, seq, Level::Events);
         if level == Level::Full {
             let open = state.tapes.values().filter(|_| !removed(Mutant::TapeWithSnapshot));
@@ -342,13 +367,7 @@ impl State {
         self.groups.iter().find(|group| group.is(level, encoder))
     }
 
-    fn attach(
-        &mut self,
-        room: RoomId,
-        registered: Registered,
-        encoder: Option<Arc<dyn Encoder>>,
-        level: Level,
-    ) {
+    fn attach(&mut self, room: RoomId, registered: Registered, encoder: Option<Arc<dyn Encoder>>, level: Level) {
         if level == Level::Full {
             // What nobody was there to be offered stands before the new reader's place, not after it.
             self.publish_all(room);
@@ -356,10 +375,21 @@ impl State {
         let group = match self.groups.iter_mut().find(|group| group.is(level, encoder.as_ref())) {
             Some(group) => group,
             None => {
-                let offered = Cursor { pos: self.head, seq: self.seq };
+                let offered = Cursor {
+                    pos: self.head,
+                    seq: self.seq,
+                };
                 let readers = Arc::default();
                 let (events_wait, deltas_wait) = (false, false);
-                self.groups.push_mut(Group { level, encoder, offered, readers, last: None, events_wait, deltas_wait })
+                self.groups.push_mut(Group {
+                    level,
+                    encoder,
+                    offered,
+                    readers,
+                    last: None,
+                    events_wait,
+                    deltas_wait,
+                })
             }
         };
         Arc::make_mut(&mut group.readers).push(registered);
@@ -388,7 +418,12 @@ impl State {
                 group.deltas_wait = true;
             }
         }
-        let entry = Entry { event, tape, pos: self.head, seq: self.seq };
+        let entry = Entry {
+            event,
+            tape,
+            pos: self.head,
+            seq: self.seq,
+        };
         self.bytes += entry.weight();
         self.queue.push_back(entry);
         while (self.queue.len() > MAX_ENTRIES || self.bytes > MAX_BYTES) && !removed(Mutant::BoundedQueue) {
@@ -427,7 +462,9 @@ impl State {
                     }
                     event
                 }
-                Event::TurnEnded { message: Some(message), .. } if *message == deleted => {
+                Event::TurnEnded {
+                    message: Some(message), ..
+                } if *message == deleted => {
                     let mut event = (*entry.event).clone();
                     if let Event::TurnEnded { text, .. } = &mut event {
                         *text = "".into();

@@ -138,7 +138,8 @@ pub(crate) fn is_invisible(c: char) -> bool {
 }
 
 /// NFKC and lower case. One spelling of a name must not hide behind another.
-fn fold(name: &str) -> Result<String, &'static str> {
+/// A name's key: what it is unique, found and mentioned by.
+pub(crate) fn fold(name: &str) -> Result<String, &'static str> {
     // No name that may be had takes more room than this, and folding a larger one is work for nothing.
     if name.len() > MAX_NAME_CHARS * 16 {
         return Err("a name may have at most 32 characters");

@@ -8,6 +8,7 @@
 //! itself. Hashes are PHC strings (`$argon2id$v=19$m=19456,t=2,p=1$…`), which carry their own parameters, so a
 //! changed [`Cost`] leaves old hashes good.
 
+use crate::error::{Error, ErrorKind};
 use argon2::password_hash::{self, PasswordHasher, PasswordVerifier, phc};
 use argon2::{ARGON2ID_IDENT, Algorithm, Argon2, Params, Version};
 use std::sync::Arc;
@@ -77,6 +78,18 @@ pub enum PasswordError {
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+impl From<PasswordError> for Error {
+    fn from(error: PasswordError) -> Self {
+        match error {
+            PasswordError::Busy => Error::new(ErrorKind::Busy, "too many logins at once").with_retry_after(PATIENCE),
+            PasswordError::Refused(words) => Error::bad_request(words),
+            PasswordError::BadHash | PasswordError::Failed(_) => {
+                Error::internal("the password could not be checked").with_source(error)
+            }
+        }
+    }
+}
+
 /// Hashes and verifies. Clones share one allowance of threads.
 #[derive(Debug, Clone)]
 pub struct Passwords {
@@ -122,11 +135,7 @@ impl Passwords {
     ///
     /// `None` stands for a user who does not exist: it takes as long as a wrong password, so that a login does not tell
     /// who has an account. For the same reason, look the user up and call this in every case.
-    pub async fn verify(
-        &self,
-        password: String,
-        phc: Option<String>,
-    ) -> Result<Verdict, PasswordError> {
+    pub async fn verify(&self, password: String, phc: Option<String>) -> Result<Verdict, PasswordError> {
         check_upper_bound(&password).map_err(PasswordError::Refused)?;
         let known = phc.is_some();
         let stored = match phc {
@@ -295,16 +304,10 @@ mod tests {
             assert_eq!(wrong.unwrap(), Verdict::Wrong);
         }
         // The same parameters, but an old version of the algorithm.
-        let aged = Argon2::new(
-            Algorithm::Argon2id,
-            Version::V0x10,
-            Cost::cheap_for_tests().0,
-        )
-        .hash_password(b"correct horse")
-        .unwrap();
-        let right = old
-            .verify("correct horse".into(), Some(aged.to_string()))
-            .await;
+        let aged = Argon2::new(Algorithm::Argon2id, Version::V0x10, Cost::cheap_for_tests().0)
+            .hash_password(b"correct horse")
+            .unwrap();
+        let right = old.verify("correct horse".into(), Some(aged.to_string())).await;
         assert_eq!(right.unwrap(), Verdict::RightButStale);
     }
 
@@ -377,10 +380,7 @@ mod tests {
         let waited = start.elapsed();
         assert!(waited >= PATIENCE && waited < PATIENCE * 2, "{waited:?}");
         drop(all);
-        passwords
-            .hash("correct horse".into())
-            .await
-            .expect("it recovers");
+        passwords.hash("correct horse".into()).await.expect("it recovers");
     }
 
     #[tokio::test(start_paused = true)]
@@ -422,10 +422,7 @@ mod tests {
         let running = &passwords.shared.running;
         assert_eq!(running.available_permits(), total - 1);
         finish.send(()).unwrap();
-        let _all = Arc::clone(running)
-            .acquire_many_owned(total as u32)
-            .await
-            .unwrap();
+        let _all = Arc::clone(running).acquire_many_owned(total as u32).await.unwrap();
     }
 
     #[test]
@@ -447,16 +444,10 @@ mod tests {
             assert_eq!(ok(password), allowed, "{password:?}");
         }
         assert!(ok(&"x".repeat(128)) && !ok(&"x".repeat(129)));
-        assert!(
-            ok(&"🦀".repeat(128)),
-            "512 bytes of 128 characters are allowed"
-        );
+        assert!(ok(&"🦀".repeat(128)), "512 bytes of 128 characters are allowed");
         // More bytes than 512 take more than 128 characters, as long as UTF-8 ends at four bytes.
         assert!(!ok(&"🦀".repeat(129)));
-        assert!(
-            check_rules("12345678", "bob", "").is_ok(),
-            "no e-mail, no rule"
-        );
+        assert!(check_rules("12345678", "bob", "").is_ok(), "no e-mail, no rule");
         assert!(check_upper_bound("").is_ok(), "login has no lower bound");
         assert!(check_upper_bound(&"x".repeat(129)).is_err());
     }

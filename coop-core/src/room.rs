@@ -48,13 +48,21 @@ pub struct Sent {
 
 impl fmt::Debug for Room {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Room").field("id", &self.live.id).field("user", &self.user).finish_non_exhaustive()
+        f.debug_struct("Room")
+            .field("id", &self.live.id)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
     }
 }
 
 impl Room {
     pub(crate) fn new(shared: Arc<Shared>, live: Arc<LiveRoom>, user: UserId, name: String) -> Self {
-        Self { shared, live, user, name }
+        Self {
+            shared,
+            live,
+            user,
+            name,
+        }
     }
 
     /// Its id.
@@ -83,7 +91,11 @@ impl Room {
         self.shared.check_open()?;
         let members = self.shared.rooms.members(self.id()).await?;
         let inside = members.iter().any(|member| member.user == self.user);
-        if inside { Ok(members) } else { Err(Error::no_such_room()) }
+        if inside {
+            Ok(members)
+        } else {
+            Err(Error::no_such_room())
+        }
     }
 
     /// Part of the history: 1 to [`MAX_PAGE`] messages, oldest first, without deleted ones. An answer that is being
@@ -112,7 +124,9 @@ impl Room {
     pub async fn message(&self, message: MessageId) -> Result<Arc<Message>> {
         self.check_member().await?;
         let found = self.shared.rooms.message(self.id(), message).await?;
-        found.filter(|message| message.deleted_at.is_none()).ok_or_else(|| Error::not_found("no such message"))
+        found
+            .filter(|message| message.deleted_at.is_none())
+            .ok_or_else(|| Error::not_found("no such message"))
     }
 
     /// Everything that happens here from now on, after a snapshot of what is.
@@ -159,9 +173,13 @@ impl Room {
             names::check_client_id(id)?;
         }
         let handles = self.shared.handles();
-        let asks = command::asks(&draft.text, &handles);
+        let asks = command::asks(&draft.text, &handles, false);
         let asks_if_alone = handles.first().map(|&handle| handle.to_owned());
-        let then_start = if asks.is_empty() { asks_if_alone.iter().cloned().collect() } else { asks.clone() };
+        let then_start = if asks.is_empty() {
+            asks_if_alone.iter().cloned().collect()
+        } else {
+            asks.clone()
+        };
         let post = Post {
             author: self.user,
             name: self.name.clone(),
@@ -174,13 +192,22 @@ impl Room {
             asks_if_alone,
         };
         match self.submit(Intent::Post(post), then_start).await? {
-            Outcome::Posted { message, turns, duplicate } => {
+            Outcome::Posted {
+                message,
+                turns,
+                duplicate,
+            } => {
                 let handle = |turn: crate::TurnInfo| {
                     let (shared, live) = (Arc::clone(&self.shared), Arc::clone(&self.live));
                     TurnHandle::new(shared, live, self.user, turn.id, turn.bot)
                 };
                 let turns: Vec<_> = turns.into_iter().map(handle).collect();
-                Ok(Sent { message, turn: turns.first().cloned(), turns, duplicate })
+                Ok(Sent {
+                    message,
+                    turn: turns.first().cloned(),
+                    turns,
+                    duplicate,
+                })
             }
             _ => Err(Error::internal("a post had another outcome")),
         }
@@ -193,7 +220,17 @@ impl Room {
     pub async fn edit(&self, message: MessageId, text: impl Into<String>) -> Result<Arc<Message>> {
         let text = text.into();
         names::check_text(&text)?;
-        match self.submit(Intent::Edit { message, by: self.user, text }, Vec::new()).await? {
+        match self
+            .submit(
+                Intent::Edit {
+                    message,
+                    by: self.user,
+                    text,
+                },
+                Vec::new(),
+            )
+            .await?
+        {
             Outcome::Edited(message) => Ok(message),
             _ => Err(Error::internal("an edit had another outcome")),
         }
@@ -246,7 +283,9 @@ impl Room {
     pub async fn mark_read(&self, seq: Seq) -> Result<()> {
         self.check_member().await?;
         let mailbox = self.shared.mailbox(&self.live);
-        let sent = mailbox.send_timeout(Mail::Read { user: self.user, seq }, self.shared.settings.patience).await;
+        let sent = mailbox
+            .send_timeout(Mail::Read { user: self.user, seq }, self.shared.settings.patience)
+            .await;
         sent.map_err(|_| Error::unavailable("the room does not answer"))
     }
 
@@ -276,7 +315,15 @@ impl Room {
 
     async fn hint(&self, what: HintKind) -> Result<()> {
         self.check_member().await?;
-        self.live.hint(crate::Hint { room: self.id(), user: self.user, name: self.name.clone(), what }, None);
+        self.live.hint(
+            crate::Hint {
+                room: self.id(),
+                user: self.user,
+                name: self.name.clone(),
+                what,
+            },
+            None,
+        );
         Ok(())
     }
 
@@ -289,7 +336,12 @@ impl Room {
     /// [`send`](Self::send).
     pub async fn invite(&self, user: &User) -> Result<()> {
         let (user, name) = (user.id(), user.name().to_owned());
-        self.carry_out(Intent::Invite { user, name, by: self.user }).await
+        self.carry_out(Intent::Invite {
+            user,
+            name,
+            by: self.user,
+        })
+        .await
     }
 
     /// Takes another's membership away. Only the owner may. When this returns, nothing more of the room is written to
@@ -309,7 +361,11 @@ impl Room {
     /// # Errors
     /// `Conflict` for the owner, `NotFound`, `Unavailable`, `Closed`.
     pub async fn leave(&self) -> Result<()> {
-        self.carry_out(Intent::Remove { user: self.user, by: self.user }).await
+        self.carry_out(Intent::Remove {
+            user: self.user,
+            by: self.user,
+        })
+        .await
     }
 
     /// Gives the room another name (1 to 100 characters). Only the owner may.

@@ -31,17 +31,30 @@ pub struct Subscription {
 
 impl Subscription {
     /// One room, at full level.
-    pub(crate) async fn of_room(attach: impl FnOnce(Arc<dyn Reader>) -> Attachment, room: RoomId, start: Start) -> Result<Self> {
+    pub(crate) async fn of_room(
+        attach: impl FnOnce(Arc<dyn Reader>) -> Attachment,
+        room: RoomId,
+        start: Start,
+    ) -> Result<Self> {
         let mailbox = Arc::new(Mailbox::default());
         let attachment = attach(Arc::clone(&mailbox) as Arc<dyn Reader>);
         let (entry, feed, _) = attachment.enter(room).await?.ok_or_else(Error::no_such_room)?;
         mailbox.add(room, feed.clone(), Level::Full, Cursor::NOWHERE);
         let position = match &start {
             Start::Position(position) => position.clone(),
-            _ => Position { epoch: entry.epoch, ..Position::default() },
+            _ => Position {
+                epoch: entry.epoch,
+                ..Position::default()
+            },
         };
         let pulled = attachment.join(&feed, start).await?;
-        let mut source = Source { attachment, mailbox, ready: VecDeque::new(), one: true, ended: false };
+        let mut source = Source {
+            attachment,
+            mailbox,
+            ready: VecDeque::new(),
+            one: true,
+            ended: false,
+        };
         source.take(room, pulled);
         Ok(Self::over(source, Some(position)))
     }
@@ -56,12 +69,24 @@ impl Subscription {
             mailbox.behind(entry.info.id);
             ready.push_back(Event::RoomGained { entry: Box::new(entry) });
         }
-        Ok(Self::over(Source { attachment, mailbox, ready, one: false, ended: false }, None))
+        Ok(Self::over(
+            Source {
+                attachment,
+                mailbox,
+                ready,
+                one: false,
+                ended: false,
+            },
+            None,
+        ))
     }
 
     fn over(source: Source, position: Option<Position>) -> Self {
         let next = |mut source: Source| async move { source.next().await.map(|event| (event, source)) };
-        Self { events: Box::pin(stream::unfold(source, next)), position }
+        Self {
+            events: Box::pin(stream::unfold(source, next)),
+            position,
+        }
     }
 
     /// Where a room subscription stands: what a later [`Room::resume`](crate::Room::resume) takes up from. `None` for
@@ -86,7 +111,9 @@ impl Stream for Subscription {
 
 impl std::fmt::Debug for Subscription {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Subscription").field("position", &self.position).finish_non_exhaustive()
+        f.debug_struct("Subscription")
+            .field("position", &self.position)
+            .finish_non_exhaustive()
     }
 }
 
@@ -107,7 +134,9 @@ fn advance(position: &mut Position, event: &Event) {
         Event::Delta { message, end, .. } | Event::Tape { message, end, .. } => {
             position.tapes.insert(*message, *end);
         }
-        Event::TurnEnded { message: Some(message), .. } => {
+        Event::TurnEnded {
+            message: Some(message), ..
+        } => {
             position.tapes.remove(message);
         }
         _ => {}
@@ -153,9 +182,13 @@ impl Mailbox {
         match news {
             News::Gone(room, ..) => {
                 state.lose(room);
-                state.news.retain(|other| !matches!(other, News::Gone(same, ..) | News::Gained(same) if *same == room));
+                state
+                    .news
+                    .retain(|other| !matches!(other, News::Gone(same, ..) | News::Gained(same) if *same == room));
             }
-            News::Gained(room) => state.news.retain(|other| !matches!(other, News::Gained(same) if *same == room)),
+            News::Gained(room) => state
+                .news
+                .retain(|other| !matches!(other, News::Gained(same) if *same == room)),
             News::Closed => {}
         }
         state.news.push_back(news);
@@ -298,9 +331,14 @@ impl Source {
     async fn pull(&mut self, room: RoomId) -> Result<()> {
         let slot = {
             let state = lock(&self.mailbox.state);
-            state.rooms.get(&room).map(|slot| (slot.feed.clone(), slot.level, slot.cursor))
+            state
+                .rooms
+                .get(&room)
+                .map(|slot| (slot.feed.clone(), slot.level, slot.cursor))
         };
-        let Some((feed, level, cursor)) = slot else { return Ok(()) };
+        let Some((feed, level, cursor)) = slot else {
+            return Ok(());
+        };
         match self.attachment.pull(&feed, level, cursor).await {
             Ok(pulled) => {
                 self.take(room, pulled);
@@ -319,7 +357,8 @@ impl Source {
         let mut state = lock(&self.mailbox.state);
         let Some(slot) = state.rooms.get_mut(&room) else {
             if removed(Mutant::GoneAfterLoad) {
-                self.ready.extend(pulled.entries.into_iter().map(|entry| Event::clone(&entry.event)));
+                self.ready
+                    .extend(pulled.entries.into_iter().map(|entry| Event::clone(&entry.event)));
             }
             return;
         };
@@ -329,6 +368,7 @@ impl Source {
         if !current {
             self.mailbox.behind(room);
         }
-        self.ready.extend(pulled.entries.into_iter().map(|entry| Event::clone(&entry.event)));
+        self.ready
+            .extend(pulled.entries.into_iter().map(|entry| Event::clone(&entry.event)));
     }
 }

@@ -4,8 +4,8 @@
 //! nobody to listen.
 
 use crate::bot::{BotError, BotErrorKind, BotLimits, ReplyWriter, Sink, Turn};
-use crate::context::{self, ContextInput, SelfPrefix};
 use crate::command;
+use crate::context::{self, ContextInput, SelfPrefix};
 use crate::engine::{RegisteredBot, Running, Shared};
 use crate::error::{ErrorKind, Result};
 use crate::event::Event;
@@ -30,11 +30,30 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 
 /// Runs a turn that has started, up to its committed end.
 pub(crate) async fn run(shared: Arc<Shared>, live: Arc<LiveRoom>, running: Arc<Running>, started: Arc<Event>) {
-    let Event::TurnStarted { turn, bot, asked_by, message, .. } = &*started else { return };
+    let Event::TurnStarted {
+        turn,
+        bot,
+        asked_by,
+        message,
+        ..
+    } = &*started
+    else {
+        return;
+    };
     if let Some(tape) = live.tape(message.id) {
-        let answer = Answer { shared: &shared, live: &live, running: &running, tape: &tape, turn: *turn };
+        let answer = Answer {
+            shared: &shared,
+            live: &live,
+            running: &running,
+            tape: &tape,
+            turn: *turn,
+        };
         let end = answer.stream(bot, *asked_by).await;
-        let text = if removed(Mutant::TapeCloses) { tape.text() } else { tape.close() };
+        let text = if removed(Mutant::TapeCloses) {
+            tape.text()
+        } else {
+            tape.close()
+        };
         answer.end(bot, end, text).await;
     }
     shared.end_turn(*turn);
@@ -76,13 +95,19 @@ impl Answer<'_> {
             usage: Mutex::new(None),
         });
         let mut reply = Dropped(tokio::spawn({
-            let (bot, out) = (Arc::clone(&bot.bot), ReplyWriter::new(Arc::clone(&sink) as Arc<dyn Sink>));
+            let (bot, out) = (
+                Arc::clone(&bot.bot),
+                ReplyWriter::new(Arc::clone(&sink) as Arc<dyn Sink>),
+            );
             async move { bot.reply(turn, out).await }
         }));
         let end = self.wait(&mut reply, &sink, deadline).await;
         reply.stop().await;
         sink.finish();
-        TurnEnd { usage: *lock(&sink.usage), ..end }
+        TurnEnd {
+            usage: *lock(&sink.usage),
+            ..end
+        }
     }
 
     async fn wait(&self, reply: &mut Dropped, sink: &TurnSink, deadline: Instant) -> TurnEnd {
@@ -120,7 +145,10 @@ impl Answer<'_> {
     /// Hands a checkpoint to the writer, without waiting for it.
     fn keep(&self) -> JoinHandle<()> {
         let (shared, live) = (Arc::clone(self.shared), Arc::clone(self.live));
-        let intent = Intent::Checkpoint { turn: self.turn, text: self.tape.text() };
+        let intent = Intent::Checkpoint {
+            turn: self.turn,
+            text: self.tape.text(),
+        };
         self.shared.tasks.spawn(async move {
             // One that fails is made good by the next, or by the end.
             let _ = submit(&shared, &live, intent, Vec::new()).await;
@@ -133,10 +161,21 @@ impl Answer<'_> {
         let rooms = &self.shared.rooms;
         let gone = || BotError::new(BotErrorKind::InvalidRequest, "The question is not there any more.");
         let info = rooms.turn(room, self.turn).await?.ok_or_else(gone)?;
-        let ask = rooms.message(room, info.ask).await?.filter(|ask| ask.deleted_at.is_none()).ok_or_else(gone)?;
-        let page = rooms.history(room, Range::Before(info.ask_seq), profile.context.messages).await?;
+        let ask = rooms
+            .message(room, info.ask)
+            .await?
+            .filter(|ask| ask.deleted_at.is_none())
+            .ok_or_else(gone)?;
+        let page = rooms
+            .history(room, Range::Before(info.ask_seq), profile.context.messages)
+            .await?;
         let head = rooms.room(room).await?.ok_or_else(gone)?;
-        let present: Vec<String> = rooms.members(room).await?.into_iter().map(|member| member.name).collect();
+        let present: Vec<String> = rooms
+            .members(room)
+            .await?
+            .into_iter()
+            .map(|member| member.name)
+            .collect();
         let prompt = command::prompt(&ask.text, &profile.handle, &self.shared.handles());
         let now = self.shared.now();
         let context = context::build(&ContextInput {
@@ -151,21 +190,41 @@ impl Answer<'_> {
             ask: &ask,
             prompt: &prompt,
         })?;
-        let deadline = Timestamp(now.0.saturating_add(i64::try_from(profile.limits.time.as_millis()).unwrap_or(i64::MAX)));
+        let deadline = Timestamp(
+            now.0
+                .saturating_add(i64::try_from(profile.limits.time.as_millis()).unwrap_or(i64::MAX)),
+        );
         let mut author = ask.author.clone();
         author.user.get_or_insert(asked_by);
-        Ok(Turn::new(self.turn, room, profile.handle.clone(), author, prompt, ask.id, context, deadline))
+        Ok(Turn::new(
+            self.turn,
+            room,
+            profile.handle.clone(),
+            author,
+            prompt,
+            ask.id,
+            context,
+            deadline,
+        ))
     }
 
     fn cause(&self) -> TurnEnd {
-        self.running.cause.get().cloned().unwrap_or_else(|| TurnEnd::new(TurnStatus::Interrupted))
+        self.running
+            .cause
+            .get()
+            .cloned()
+            .unwrap_or_else(|| TurnEnd::new(TurnStatus::Interrupted))
     }
 
     /// Commits the end, for as long as it takes: a turn ends exactly once, and it does end.
     async fn end(&self, bot: &str, end: TurnEnd, text: Arc<str>) {
         let mut wait = RETRY.0;
         loop {
-            let intent = Intent::EndTurn { turn: self.turn, end: end.clone(), text: Some(Arc::clone(&text)) };
+            let intent = Intent::EndTurn {
+                turn: self.turn,
+                end: end.clone(),
+                text: Some(Arc::clone(&text)),
+            };
             match submit(self.shared, self.live, intent, vec![bot.to_owned()]).await {
                 Ok(_) => return,
                 // The room is gone, or the engine: the next one to open this store ends the turn.
@@ -190,11 +249,18 @@ fn done(finish: Finish) -> TurnEnd {
         let detail = format!("withheld: {word}");
         return failed(BotError::new(BotErrorKind::BlockedOutput, "The answer was withheld.").with_detail(detail));
     }
-    TurnEnd { finish: Some(finish), ..TurnEnd::new(TurnStatus::Done) }
+    TurnEnd {
+        finish: Some(finish),
+        ..TurnEnd::new(TurnStatus::Done)
+    }
 }
 
 fn failed(error: BotError) -> TurnEnd {
-    tracing::warn!(kind = error.kind.code(), detail = error.detail.as_deref().unwrap_or(""), "a bot failed");
+    tracing::warn!(
+        kind = error.kind.code(),
+        detail = error.detail.as_deref().unwrap_or(""),
+        "a bot failed"
+    );
     TurnEnd::failed(error.kind.code(), error.public.into_owned())
 }
 
@@ -283,13 +349,22 @@ pub struct TurnHandle {
 
 impl std::fmt::Debug for TurnHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TurnHandle").field("turn", &self.turn).field("bot", &self.bot).finish_non_exhaustive()
+        f.debug_struct("TurnHandle")
+            .field("turn", &self.turn)
+            .field("bot", &self.bot)
+            .finish_non_exhaustive()
     }
 }
 
 impl TurnHandle {
     pub(crate) fn new(shared: Arc<Shared>, live: Arc<LiveRoom>, user: UserId, turn: TurnId, bot: String) -> Self {
-        Self { shared, live, user, turn, bot }
+        Self {
+            shared,
+            live,
+            user,
+            turn,
+            bot,
+        }
     }
 
     /// Its id.
@@ -327,7 +402,11 @@ impl TurnHandle {
 pub(crate) async fn ended(shared: &Arc<Shared>, live: &Arc<LiveRoom>, turn: TurnId) -> Result<TurnEnd> {
     loop {
         let told = shared.await_end(turn);
-        let info = shared.rooms.turn(live.id, turn).await?.ok_or_else(crate::Error::no_such_room)?;
+        let info = shared
+            .rooms
+            .turn(live.id, turn)
+            .await?
+            .ok_or_else(crate::Error::no_such_room)?;
         if let Some(end) = info.end {
             return Ok(end);
         }
@@ -355,12 +434,30 @@ pub(crate) async fn stop(shared: &Arc<Shared>, live: &Arc<LiveRoom>, turn: TurnI
         return Ok(());
     }
     // It waits, or has ended. If it starts before this is committed the commit ends it, and the writer its bot.
-    submit(shared, live, Intent::EndTurn { turn, end: cause, text: None }, Vec::new()).await.map(|_| ())
+    submit(
+        shared,
+        live,
+        Intent::EndTurn {
+            turn,
+            end: cause,
+            text: None,
+        },
+        Vec::new(),
+    )
+    .await
+    .map(|_| ())
 }
 
 /// Stops the answer in this message, if it is being written, and waits for its end.
-pub(crate) async fn stop_answer(shared: &Arc<Shared>, live: &Arc<LiveRoom>, message: MessageId, by: UserId) -> Result<()> {
-    let Some(info) = shared.rooms.turn_of_message(live.id, message).await? else { return Ok(()) };
+pub(crate) async fn stop_answer(
+    shared: &Arc<Shared>,
+    live: &Arc<LiveRoom>,
+    message: MessageId,
+    by: UserId,
+) -> Result<()> {
+    let Some(info) = shared.rooms.turn_of_message(live.id, message).await? else {
+        return Ok(());
+    };
     if !info.status.is_ended() {
         stop(shared, live, info.id, by).await?;
         ended(shared, live, info.id).await?;

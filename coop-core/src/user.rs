@@ -37,7 +37,10 @@ impl RoomDraft {
     /// A group of this name.
     #[must_use]
     pub fn named(name: impl Into<String>) -> Self {
-        Self { name: Some(name.into()), ..Self::default() }
+        Self {
+            name: Some(name.into()),
+            ..Self::default()
+        }
     }
 
     /// With these people in it from the start. Without a name the room is called after its members.
@@ -70,13 +73,19 @@ impl<T: Into<String>> From<T> for RoomDraft {
 
 impl fmt::Debug for User {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("User").field("id", &self.account.id).field("name", &self.account.name).finish_non_exhaustive()
+        f.debug_struct("User")
+            .field("id", &self.account.id)
+            .field("name", &self.account.name)
+            .finish_non_exhaustive()
     }
 }
 
 impl User {
     pub(crate) fn new(shared: Arc<Shared>, account: Account) -> Self {
-        Self { shared, account: Arc::new(account) }
+        Self {
+            shared,
+            account: Arc::new(account),
+        }
     }
 
     /// Their id.
@@ -133,7 +142,10 @@ impl User {
         };
         let (info, _) = self.shared.rooms.create_room(new).await?;
         for user in gained {
-            self.shared.readers_of(user).iter().for_each(|reader| reader.gained(info.id));
+            self.shared
+                .readers_of(user)
+                .iter()
+                .for_each(|reader| reader.gained(info.id));
         }
         self.room(info.id).await
     }
@@ -145,7 +157,7 @@ impl User {
         }
         let mut name = self.name().to_owned();
         for (_, other) in members {
-            if name.chars().count() + other.chars().count() + 2 > names::MAX_ROOM_NAME {
+            if name.chars().count() + other.chars().count() + 2 > names::MAX_ROOM_NAME_CHARS {
                 break;
             }
             name.push_str(", ");
@@ -165,7 +177,12 @@ impl User {
             return Err(Error::no_such_room());
         }
         let live = self.shared.live(room).await?.ok_or_else(Error::no_such_room)?;
-        Ok(Room::new(Arc::clone(&self.shared), live, self.id(), self.name().to_owned()))
+        Ok(Room::new(
+            Arc::clone(&self.shared),
+            live,
+            self.id(),
+            self.name().to_owned(),
+        ))
     }
 
     /// Their rooms, newest activity first. One query.
@@ -194,7 +211,13 @@ impl User {
     }
 
     fn attach_as(&self, reader: Arc<dyn Reader>, encoder: Option<Arc<dyn Encoder>>) -> Attachment {
-        Attachment::new(Arc::clone(&self.shared), self.id(), self.name().to_owned(), reader, encoder)
+        Attachment::new(
+            Arc::clone(&self.shared),
+            self.id(),
+            self.name().to_owned(),
+            reader,
+            encoder,
+        )
     }
 
     /// Up to 50 users whose name contains `text`, without oneself. Fewer than two characters find nobody.
@@ -203,11 +226,17 @@ impl User {
     /// `Unavailable`, `Closed`. Cancel safe.
     pub async fn search(&self, text: &str, limit: u32) -> Result<Vec<Account>> {
         self.shared.check_open()?;
-        let text = names::fold(text);
+        let Ok(text) = names::fold(text) else {
+            return Ok(Vec::new());
+        };
         if text.chars().count() < 2 {
             return Ok(Vec::new());
         }
-        let mut found = self.shared.users.search(&text, limit.clamp(1, MAX_FOUND), self.id()).await?;
+        let mut found = self
+            .shared
+            .users
+            .search(&text, limit.clamp(1, MAX_FOUND), self.id())
+            .await?;
         for account in &mut found {
             account.email = None;
         }

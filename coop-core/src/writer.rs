@@ -35,7 +35,11 @@ const READ: u32 = 500;
 #[derive(Debug)]
 pub(crate) enum Mail {
     /// Make this happen, then propose the next turn of these bots in the same commit.
-    Intent { intent: Intent, then_start: Vec<String>, reply: oneshot::Sender<Result<Outcome>> },
+    Intent {
+        intent: Intent,
+        then_start: Vec<String>,
+        reply: oneshot::Sender<Result<Outcome>>,
+    },
     /// Move a read mark soon. Nobody waits for it.
     Read { user: UserId, seq: Seq },
 }
@@ -54,15 +58,34 @@ pub(crate) async fn submit(
     let late = |_| Error::unavailable("the store does not answer; it is not certain whether this was done");
     let (reply, answer) = oneshot::channel();
     let mailbox = shared.mailbox(live);
-    let sent = timeout_at(deadline, mailbox.send(Mail::Intent { intent, then_start, reply })).await.map_err(late)?;
+    let sent = timeout_at(
+        deadline,
+        mailbox.send(Mail::Intent {
+            intent,
+            then_start,
+            reply,
+        }),
+    )
+    .await
+    .map_err(late)?;
     drop(mailbox);
     sent.map_err(|_| Error::closed())?;
-    timeout_at(deadline, answer).await.map_err(late)?.map_err(|_| Error::closed())?
+    timeout_at(deadline, answer)
+        .await
+        .map_err(late)?
+        .map_err(|_| Error::closed())?
 }
 
 /// The writer's task.
 pub(crate) async fn run(shared: Arc<Shared>, live: Arc<LiveRoom>, mut mails: mpsc::Receiver<Mail>) {
-    let mut writer = Writer { shared, live, marks: BTreeMap::new(), marks_due: None, reload: None, busy: 0 };
+    let mut writer = Writer {
+        shared,
+        live,
+        marks: BTreeMap::new(),
+        marks_due: None,
+        reload: None,
+        busy: 0,
+    };
     while let Some(first) = writer.next(&mut mails).await {
         match first {
             Next::Mail(mail) => {
@@ -153,11 +176,16 @@ impl Writer {
 
     fn sort(&mut self, mail: Mail, batch: &mut Vec<(Waiting, Vec<String>)>) {
         match mail {
-            Mail::Intent { intent, then_start, reply } => batch.push((Waiting { intent, reply }, then_start)),
+            Mail::Intent {
+                intent,
+                then_start,
+                reply,
+            } => batch.push((Waiting { intent, reply }, then_start)),
             Mail::Read { user, seq } => {
                 let mark = self.marks.entry(user).or_default();
                 *mark = (*mark).max(seq);
-                self.marks_due.get_or_insert_with(|| Instant::now() + self.shared.settings.marks);
+                self.marks_due
+                    .get_or_insert_with(|| Instant::now() + self.shared.settings.marks);
             }
         }
     }
@@ -188,18 +216,26 @@ impl Writer {
         bots.sort_unstable();
         bots.dedup();
         for bot in bots {
-            let name = self.shared.bot(&bot).map_or_else(|| bot.clone(), |bot| bot.profile.name.clone());
+            let name = self
+                .shared
+                .bot(&bot)
+                .map_or_else(|| bot.clone(), |bot| bot.profile.name.clone());
             intents.push(Intent::StartTurn { bot, name });
         }
         let marks = std::mem::take(&mut self.marks);
         self.marks_due = None;
         intents.extend(marks.iter().map(|(&user, &seq)| Intent::Read { user, seq }));
 
-        let deletes: Vec<usize> =
-            (0..intents.len()).filter(|&index| matches!(intents[index], Intent::DeleteRoom { .. })).collect();
+        let deletes: Vec<usize> = (0..intents.len())
+            .filter(|&index| matches!(intents[index], Intent::DeleteRoom { .. }))
+            .collect();
         let unsaid = removed(Mutant::AckAfterCommit).then(|| intents.clone());
         let room = self.live.id;
-        let batch = Batch { room, now: self.shared.now(), intents };
+        let batch = Batch {
+            room,
+            now: self.shared.now(),
+            intents,
+        };
         match self.shared.rooms.commit(batch).await {
             Ok(committed) => self.committed(committed, replies, &deletes).await,
             Err(error) => {
@@ -228,10 +264,15 @@ impl Writer {
         replies: Vec<oneshot::Sender<Result<Outcome>>>,
         deletes: &[usize],
     ) {
-        let Committed { events, mut outcomes, .. } = committed;
+        let Committed {
+            events, mut outcomes, ..
+        } = committed;
         let late = removed(Mutant::GoneBeforePublish).then(|| events.clone());
         self.apply(events).await;
-        if deletes.iter().any(|&index| outcomes.get(index).is_some_and(Result::is_ok)) {
+        if deletes
+            .iter()
+            .any(|&index| outcomes.get(index).is_some_and(Result::is_ok))
+        {
             self.deleted();
         }
         let marks = outcomes.split_off(replies.len().min(outcomes.len()));
@@ -239,8 +280,19 @@ impl Writer {
             let _ = reply.send(outcome);
         }
         for outcome in marks {
-            if let Ok(Outcome::Read { user, name, seq, moved: true }) = outcome {
-                let hint = Hint { room: self.live.id, user, name, what: HintKind::Read { seq } };
+            if let Ok(Outcome::Read {
+                user,
+                name,
+                seq,
+                moved: true,
+            }) = outcome
+            {
+                let hint = Hint {
+                    room: self.live.id,
+                    user,
+                    name,
+                    what: HintKind::Read { seq },
+                };
                 self.shared.bus.publish(BusItem::Hint(hint.clone()));
                 self.live.hint(hint, None);
             }
@@ -306,7 +358,10 @@ impl Writer {
         for event in &events {
             match &**event {
                 Event::MemberJoined { user, .. } => {
-                    self.shared.readers_of(*user).iter().for_each(|reader| reader.gained(self.live.id));
+                    self.shared
+                        .readers_of(*user)
+                        .iter()
+                        .for_each(|reader| reader.gained(self.live.id));
                 }
                 Event::TurnEnded { turn, end, .. } => {
                     // Ended from elsewhere (its answer was deleted): the bot must not go on.
@@ -329,14 +384,16 @@ impl Writer {
 
     fn expel(&self, event: &Event) {
         if let Event::MemberLeft { user, by, .. } = event {
-            self.shared.expel(&self.live, Some(*user), GoneReason::Removed, Some(*by));
+            self.shared
+                .expel(&self.live, Some(*user), GoneReason::Removed, Some(*by));
         }
     }
 
     /// The room is gone: so are its readers and its turns, and no turn's end is owed.
     fn deleted(&self) {
         self.shared.expel(&self.live, None, GoneReason::Deleted, None);
-        self.shared.cancel_turns(Some(self.live.id), &TurnEnd::new(TurnStatus::Stopped));
+        self.shared
+            .cancel_turns(Some(self.live.id), &TurnEnd::new(TurnStatus::Stopped));
     }
 
     /// Finds out what became of a commit whose outcome was in doubt.
@@ -368,5 +425,9 @@ fn as_if_said(room: RoomId, intent: &Intent) -> Option<Result<Outcome>> {
     let Intent::Post(post) = intent else { return None };
     let author = Author::person(post.author, post.name.clone());
     let message = Message::new(0.into(), room, Seq(0), author, post.text.clone(), crate::Timestamp(0));
-    Some(Ok(Outcome::Posted { message: Arc::new(message), turns: Vec::new(), duplicate: false }))
+    Some(Ok(Outcome::Posted {
+        message: Arc::new(message),
+        turns: Vec::new(),
+        duplicate: false,
+    }))
 }

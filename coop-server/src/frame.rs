@@ -286,9 +286,7 @@ impl Decoder {
             return Err(Violation::Unmasked);
         }
         match opcode {
-            OpCode::Close | OpCode::Ping | OpCode::Pong if !fin => {
-                Err(Violation::FragmentedControl)
-            }
+            OpCode::Close | OpCode::Ping | OpCode::Pong if !fin => Err(Violation::FragmentedControl),
             OpCode::Close | OpCode::Ping | OpCode::Pong if usize::from(short) > MAX_CONTROL => {
                 Err(Violation::LongControl)
             }
@@ -341,9 +339,7 @@ impl Decoder {
                 let (kind, bytes) = (self.kind.take(), std::mem::take(&mut self.message));
                 match kind {
                     // Checked as a whole: a character may be split between fragments, but not at the end.
-                    Some(OpCode::Text) => {
-                        Incoming::Text(String::from_utf8(bytes).map_err(|_| Violation::NotUtf8)?)
-                    }
+                    Some(OpCode::Text) => Incoming::Text(String::from_utf8(bytes).map_err(|_| Violation::NotUtf8)?),
                     _ => Incoming::Binary(bytes),
                 }
             }
@@ -401,8 +397,7 @@ pub fn close(out: &mut Vec<u8>, code: u16, reason: &str) {
     let mut payload = Vec::new();
     if may_be_sent(code) {
         payload.extend_from_slice(&code.to_be_bytes());
-        payload
-            .extend_from_slice(&reason.as_bytes()[..reason.floor_char_boundary(MAX_CONTROL - 2)]);
+        payload.extend_from_slice(&reason.as_bytes()[..reason.floor_char_boundary(MAX_CONTROL - 2)]);
     }
     control(out, OpCode::Close, &payload);
 }

@@ -30,7 +30,11 @@ struct Delivery {
 
 enum What {
     /// Entries from one cursor to another.
-    Entries { from: Cursor, to: Cursor, entries: Vec<Entry> },
+    Entries {
+        from: Cursor,
+        to: Cursor,
+        entries: Vec<Entry>,
+    },
     /// The queue has moved on past what was to be offered: readers turn to the store.
     Lost,
     /// Hints, and whom each leaves out.
@@ -65,7 +69,11 @@ impl LiveRoom {
         let mut state = lock(&self.state);
         let state = &mut *state;
         let due = |group: &Group| group.due(self.tick);
-        if state.groups.iter().any(|group| group.deltas_wait && due(group).is_some_and(|due| due <= now)) {
+        if state
+            .groups
+            .iter()
+            .any(|group| group.deltas_wait && due(group).is_some_and(|due| due <= now))
+        {
             state.publish_all(self.id);
         }
         let mut deliveries = Vec::new();
@@ -101,7 +109,10 @@ impl State {
     fn take_due(&mut self, index: usize, now: Instant) -> Delivery {
         let group = &self.groups[index];
         let from = group.offered;
-        let to = Cursor { pos: self.head, seq: self.seq };
+        let to = Cursor {
+            pos: self.head,
+            seq: self.seq,
+        };
         let base = self.head - self.queue.len() as u64;
         let lost = match group.level {
             Level::Full => from.pos < base,
@@ -111,7 +122,11 @@ impl State {
             What::Lost
         } else if group.encoder.is_none() {
             // Readers in this process pull for themselves.
-            What::Entries { from, to, entries: Vec::new() }
+            What::Entries {
+                from,
+                to,
+                entries: Vec::new(),
+            }
         } else {
             let entries = match group.level {
                 Level::Full => self.queue.iter().skip((from.pos - base) as usize).cloned().collect(),
@@ -134,7 +149,9 @@ impl Group {
         let wait = if self.events_wait {
             tick.events
         } else if self.deltas_wait {
-            self.encoder.as_ref().map_or(tick.deltas, |encoder| encoder.delta_interval())
+            self.encoder
+                .as_ref()
+                .map_or(tick.deltas, |encoder| encoder.delta_interval())
         } else {
             return None;
         };
@@ -143,7 +160,12 @@ impl Group {
     }
 
     fn delivery(&self, what: What) -> Delivery {
-        Delivery { level: self.level, encoder: self.encoder.clone(), readers: Arc::clone(&self.readers), what }
+        Delivery {
+            level: self.level,
+            encoder: self.encoder.clone(),
+            readers: Arc::clone(&self.readers),
+            what,
+        }
     }
 }
 
@@ -155,7 +177,13 @@ impl Delivery {
                 if let Some(encoder) = &self.encoder {
                     encoder.encode(self.level, &entries, frames);
                 }
-                let offer = Offer { room: room.id, level: self.level, from, to, frames };
+                let offer = Offer {
+                    room: room.id,
+                    level: self.level,
+                    from,
+                    to,
+                    frames,
+                };
                 each(&self.readers, |registered| registered.reader.offer(&offer)).await;
             }
             What::Lost => each(&self.readers, |registered| registered.reader.behind(room.id)).await,

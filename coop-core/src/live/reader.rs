@@ -31,7 +31,10 @@ pub struct Cursor {
 
 impl Cursor {
     /// A place that no offer fits and that no queue reaches back to.
-    pub const NOWHERE: Self = Self { pos: u64::MAX, seq: Seq(i64::MAX) };
+    pub const NOWHERE: Self = Self {
+        pos: u64::MAX,
+        seq: Seq(i64::MAX),
+    };
 
     /// The newest event of the log that a reader here has.
     #[must_use]
@@ -56,12 +59,20 @@ impl Entry {
     /// Where a reader stands that has taken this entry and all before it.
     #[must_use]
     pub fn cursor(&self) -> Cursor {
-        Cursor { pos: self.pos, seq: self.seq }
+        Cursor {
+            pos: self.pos,
+            seq: self.seq,
+        }
     }
 
     /// Something that is not in the queue, for a reader that takes up at `seq`.
     pub(crate) fn outside(event: Event, seq: Seq) -> Self {
-        Self { event: Arc::new(event), tape: None, pos: 0, seq }
+        Self {
+            event: Arc::new(event),
+            tape: None,
+            pos: 0,
+            seq,
+        }
     }
 
     /// Roughly the bytes it keeps in memory.
@@ -107,7 +118,10 @@ pub struct FrameEnd {
 impl Frames {
     /// Says that a frame ends at the end of `bytes`.
     pub fn end(&mut self, cursor: Cursor) {
-        self.ends.push(FrameEnd { byte: self.bytes.len(), cursor });
+        self.ends.push(FrameEnd {
+            byte: self.bytes.len(),
+            cursor,
+        });
     }
 
     /// Where the frames end, in order.

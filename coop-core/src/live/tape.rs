@@ -35,7 +35,10 @@ pub(crate) enum Refused {
 
 impl Tape {
     pub(crate) fn new(message: Arc<Message>) -> Arc<Self> {
-        Arc::new(Self { message, state: Mutex::default() })
+        Arc::new(Self {
+            message,
+            state: Mutex::default(),
+        })
     }
 
     /// Appends, up to `limit` bytes in all, cut at a character.
@@ -70,7 +73,9 @@ impl Tape {
     /// Gives the first `end` bytes to `look`, without copying them. `end` is the end of one of this tape's deltas.
     pub fn with_prefix<T>(&self, end: u64, look: impl FnOnce(&str) -> T) -> T {
         let state = lock(&self.state);
-        let end = state.text.floor_char_boundary(usize::try_from(end).unwrap_or(usize::MAX));
+        let end = state
+            .text
+            .floor_char_boundary(usize::try_from(end).unwrap_or(usize::MAX));
         look(&state.text[..end])
     }
 
@@ -91,7 +96,13 @@ impl Tape {
         }
         state.published = end;
         let text = Arc::from(&state.text[offset..end]);
-        Some(Event::Delta { room, message: self.message.id, offset: offset as u64, end: end as u64, text })
+        Some(Event::Delta {
+            room,
+            message: self.message.id,
+            offset: offset as u64,
+            end: end as u64,
+            text,
+        })
     }
 
     /// What brings a reader that holds `held` bytes (`None`: it holds nothing certain) to `end` bytes.
@@ -107,9 +118,20 @@ impl Tape {
             Some(held) if held == upto => None,
             Some(held) => {
                 let text = Arc::from(&state.text[held..upto]);
-                Some(Event::Delta { room, message, offset: held as u64, end: upto as u64, text })
+                Some(Event::Delta {
+                    room,
+                    message,
+                    offset: held as u64,
+                    end: upto as u64,
+                    text,
+                })
             }
-            None => Some(Event::Tape { room, message, end: upto as u64, text: Arc::from(&state.text[..upto]) }),
+            None => Some(Event::Tape {
+                room,
+                message,
+                end: upto as u64,
+                text: Arc::from(&state.text[..upto]),
+            }),
         }
     }
 }

@@ -22,11 +22,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[];
 #[test]
 fn modules_keep_their_layers() {
     let mut files = Vec::new();
-    collect(
-        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
-        "",
-        &mut files,
-    );
+    collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "", &mut files);
     assert!(files.iter().any(|(path, _)| path == "lib.rs"));
     let broken = violations(&files, EXCEPTIONS);
     assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
@@ -49,8 +45,7 @@ fn violations(files: &[(String, String)], exceptions: &[(&str, &str, &str)]) -> 
     let rank = |unit: &str| ORDER.iter().position(|known| *known == unit);
     let plug = |top: &str, sub: &str| {
         let is = |file: String| files.iter().any(|(path, _)| *path == file);
-        matches!(top, "store" | "bus")
-            && (is(format!("{top}/{sub}.rs")) || is(format!("{top}/{sub}/mod.rs")))
+        matches!(top, "store" | "bus") && (is(format!("{top}/{sub}.rs")) || is(format!("{top}/{sub}/mod.rs")))
     };
     let (mut broken, mut needed) = (Vec::new(), Vec::new());
     for (path, text) in files {
@@ -118,10 +113,7 @@ fn violations(files: &[(String, String)], exceptions: &[(&str, &str, &str)]) -> 
 
 /// The code's words and signs, one space between them.
 fn words(text: &str) -> String {
-    let code = text
-        .split("#[cfg(test)]\nmod tests {")
-        .next()
-        .unwrap_or(text);
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text);
     let mut out = String::new();
     for line in code.lines() {
         let line: String = line.split('"').step_by(2).collect();

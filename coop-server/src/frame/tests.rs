@@ -92,11 +92,7 @@ fn framing_cases() {
             vec![frame(0x81, long.as_bytes())],
             vec![text_of(&long)],
         ),
-        ok(
-            "ping",
-            vec![frame(0x89, b"p")],
-            vec![Incoming::Ping(b"p".to_vec())],
-        ),
+        ok("ping", vec![frame(0x89, b"p")], vec![Incoming::Ping(b"p".to_vec())]),
         ok(
             "pong of 125 bytes",
             vec![frame(0x8A, &[7; 125])],
@@ -150,17 +146,9 @@ fn framing_cases() {
             vec![Incoming::Close(Some((1001, String::new())))],
         ),
         ok("half a header", head(&[0x81]), vec![]),
-        ok(
-            "half a payload",
-            vec![frame(0x81, b"hello")[..8].to_vec()],
-            vec![],
-        ),
+        ok("half a payload", vec![frame(0x81, b"hello")[..8].to_vec()], vec![]),
         bad("not masked", head(&[0x81, 0x02, b'h', b'i']), Unmasked),
-        bad(
-            "not masked, seen from two bytes",
-            head(&[0x81, 0x7F]),
-            Unmasked,
-        ),
+        bad("not masked, seen from two bytes", head(&[0x81, 0x7F]), Unmasked),
         bad("reserved bit 1", head(&[0xC1, 0x80]), ReservedBit),
         bad("reserved bit 2", head(&[0xA1, 0x80]), ReservedBit),
         bad("reserved bit 3", head(&[0x91, 0x80]), ReservedBit),
@@ -169,23 +157,11 @@ fn framing_cases() {
         bad("reserved opcode 11", head(&[0x8B, 0x80]), ReservedOpcode),
         bad("reserved opcode 15", head(&[0x8F, 0x80]), ReservedOpcode),
         bad("ping of 126 bytes", head(&[0x89, 0xFE]), LongControl),
-        bad(
-            "pong of 200 bytes",
-            vec![frame(0x8A, &[0; 200])],
-            LongControl,
-        ),
-        bad(
-            "close with a 64-bit length",
-            head(&[0x88, 0xFF]),
-            LongControl,
-        ),
+        bad("pong of 200 bytes", vec![frame(0x8A, &[0; 200])], LongControl),
+        bad("close with a 64-bit length", head(&[0x88, 0xFF]), LongControl),
         bad("a ping in pieces", head(&[0x09, 0x80]), FragmentedControl),
         bad("a close in pieces", head(&[0x08, 0x80]), FragmentedControl),
-        bad(
-            "a continuation of nothing",
-            head(&[0x80, 0x80]),
-            LoneContinuation,
-        ),
+        bad("a continuation of nothing", head(&[0x80, 0x80]), LoneContinuation),
         bad(
             "a continuation of nothing, unfinished",
             head(&[0x00, 0x80]),
@@ -228,9 +204,7 @@ fn framing_cases() {
         ),
         bad(
             "as large as 63 bits go",
-            head(&[
-                0x82, 0xFF, 0x7F, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0,
-            ]),
+            head(&[0x82, 0xFF, 0x7F, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0]),
             MessageTooLarge,
         ),
         bad(
@@ -244,9 +218,7 @@ fn framing_cases() {
         ),
         bad(
             "one fragment too many",
-            [0x01, 0x00, 0x00, 0x00, 0x80]
-                .map(|b| frame(b, b""))
-                .to_vec(),
+            [0x01, 0x00, 0x00, 0x00, 0x80].map(|b| frame(b, b"")).to_vec(),
             TooManyFragments,
         ),
         bad(
@@ -254,16 +226,8 @@ fn framing_cases() {
             vec![frame(0x81, &[b'a', 0xC3, 0x28])],
             NotUtf8,
         ),
-        bad(
-            "a surrogate",
-            vec![frame(0x81, &[0xED, 0xA0, 0x80])],
-            NotUtf8,
-        ),
-        bad(
-            "text cut inside a character",
-            vec![frame(0x81, &[0xE2, 0x82])],
-            NotUtf8,
-        ),
+        bad("a surrogate", vec![frame(0x81, &[0xED, 0xA0, 0x80])], NotUtf8),
+        bad("text cut inside a character", vec![frame(0x81, &[0xE2, 0x82])], NotUtf8),
         bad(
             "text cut inside a character at the last fragment",
             vec![frame(0x01, b"a"), frame(0x80, &[0xE2, 0x82])],
@@ -285,11 +249,7 @@ fn framing_cases() {
             "{name}, in one read"
         );
         let single: Vec<&[u8]> = whole.chunks(1).collect();
-        assert_eq!(
-            decode(SMALL, &single),
-            (want, violation),
-            "{name}, byte by byte"
-        );
+        assert_eq!(decode(SMALL, &single), (want, violation), "{name}, byte by byte");
     }
 }
 
@@ -330,9 +290,7 @@ fn violations_name_their_close_codes() {
 fn default_limits_hold_at_their_edge() {
     let full = vec![b'a'; 256 * 1024];
     let (got, violation) = decode(Limits::default(), &[&frame(0x81, &full)]);
-    assert!(
-        matches!(&got[..], [Incoming::Text(t)] if t.len() == full.len()) && violation.is_none()
-    );
+    assert!(matches!(&got[..], [Incoming::Text(t)] if t.len() == full.len()) && violation.is_none());
     let over = frame(0x82, &vec![0; full.len() + 1]);
     assert_eq!(
         decode(Limits::default(), &[&over[..14]]).1,
@@ -355,11 +313,7 @@ fn heap(decoder: &Decoder) -> usize {
 #[test]
 fn nothing_pending_holds_no_memory() {
     let mut decoder = Decoder::new(Limits::default());
-    for whole in [
-        frame(0x81, &[b'a'; 5000]),
-        frame(0x89, b"ping"),
-        frame(0x8A, b"pong"),
-    ] {
+    for whole in [frame(0x81, &[b'a'; 5000]), frame(0x89, b"ping"), frame(0x8A, b"pong")] {
         // Even if it came in two reads.
         let (mut one, mut two) = whole.split_at(20.min(whole.len() - 1));
         assert_eq!(decoder.next(&mut one), Ok(None));
@@ -455,11 +409,7 @@ fn control_frames_written() {
     let long = written(&|o| close(o, 4001, &"€".repeat(60)));
     assert_eq!(long[..2], [0x88, 2 + 123]);
     let cut = written(&|o| close(o, 4001, &format!("x{}", "€".repeat(60))));
-    assert_eq!(
-        cut[1],
-        2 + 121,
-        "123 bytes would end inside the 41st character"
-    );
+    assert_eq!(cut[1], 2 + 121, "123 bytes would end inside the 41st character");
     assert!(std::str::from_utf8(&cut[4..]).is_ok());
 }
 
