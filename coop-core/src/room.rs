@@ -199,7 +199,7 @@ impl Room {
             } => {
                 let handle = |turn: crate::TurnInfo| {
                     let (shared, live) = (Arc::clone(&self.shared), Arc::clone(&self.live));
-                    TurnHandle::new(shared, live, self.user, turn.id, turn.bot)
+                    TurnHandle::new(shared, live, self.user, turn)
                 };
                 let turns: Vec<_> = turns.into_iter().map(handle).collect();
                 Ok(Sent {
