@@ -1,0 +1,8 @@
+//! The server from outside: real sockets, real HTTP, an engine whose bot writes what the test tells it.
+
+mod binary;
+mod client;
+mod core_path;
+mod http;
+mod server;
+mod socket;
