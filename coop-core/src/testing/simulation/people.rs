@@ -218,17 +218,25 @@ impl Person {
     async fn remove_somebody(&self, room: &Room) {
         let somebody = self.somebody();
         let result = if somebody == self.user { room.leave().await } else { room.remove(somebody).await };
-        if result.is_ok() {
-            self.world.ledger().removed.insert((room.id(), somebody));
+        let key = (room.id(), somebody);
+        let mut ledger = self.world.ledger();
+        if result.is_ok() && ledger.inviting.get(&key).is_none_or(|&under_way| under_way == 0) {
+            ledger.removed.insert(key);
         }
     }
 
     async fn invite_somebody(&self, room: &Room) {
         let somebody = self.somebody();
-        self.world.ledger().removed.remove(&(room.id(), somebody));
+        let key = (room.id(), somebody);
+        {
+            let mut ledger = self.world.ledger();
+            ledger.removed.remove(&key);
+            *ledger.inviting.entry(key).or_default() += 1;
+        }
         if let Ok(user) = self.engine.user(somebody).await {
             let _ = room.invite(&user).await;
         }
+        *self.world.ledger().inviting.entry(key).or_default() -= 1;
     }
 
     async fn rarely(&self, room: &Room) {

@@ -49,6 +49,8 @@ pub(super) struct Ledger {
     pub(super) wrote: BTreeMap<TurnId, Wrote>,
     /// Removals that were acknowledged, until an invitation begins.
     pub(super) removed: BTreeSet<(RoomId, UserId)>,
+    /// Invitations under way: a removal that is acknowledged meanwhile may already be undone.
+    pub(super) inviting: BTreeMap<(RoomId, UserId), usize>,
     /// What roaming readers show, while they are away.
     pub(super) shown: BTreeMap<(RoomId, UserId), Shown>,
     /// What the readers of the last life showed at its end.
@@ -130,7 +132,9 @@ impl World {
     pub(super) fn begin_life(&self) {
         self.quiet.store(false, Ordering::Relaxed);
         lock(&self.time).began = Some(Instant::now());
-        self.ledger().finally.clear();
+        let mut ledger = self.ledger();
+        ledger.finally.clear();
+        ledger.inviting.clear();
     }
 
     pub(super) fn end_life(&self, crashed: bool) {
