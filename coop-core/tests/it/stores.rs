@@ -1,4 +1,6 @@
-//! Every store keeps the shipped contract.
+//! Every store keeps the shipped contract; what is particular to one of them stands in its own file.
+
+mod sqlite;
 
 use coop_core::mutant::{self, Mutant};
 use coop_core::store::memory::MemoryStore;
