@@ -25,37 +25,37 @@ pub(super) const LOAD: &str = concat!(
     "SELECT name, seq FROM sqlite_sequence;",
     "SELECT ",
     columns!(room),
-    " FROM json_each($1) j CROSS JOIN chats c ON c.id = j.value;",
+    " FROM jsonb_each($1) j CROSS JOIN chats c ON c.id = j.value;",
     "SELECT p.chat_id, ",
     columns!(member),
-    " FROM json_each($2) j CROSS JOIN chat_participants p ON p.chat_id = j.value ->> 0 AND p.user_id = j.value ->> 1;",
+    " FROM jsonb_each($2) j CROSS JOIN chat_participants p ON p.chat_id = j.value ->> 0 AND p.user_id = j.value ->> 1;",
     "SELECT ",
     columns!(message),
-    " FROM json_each($4) j CROSS JOIN messages m ON m.id = j.value ->> 1 AND m.chat_id = j.value ->> 0 UNION ALL SELECT ",
+    " FROM jsonb_each($4) j CROSS JOIN messages m ON m.id = j.value ->> 1 AND m.chat_id = j.value ->> 0 UNION ALL SELECT ",
     columns!(message),
-    " FROM json_each($3) j CROSS JOIN messages m ON m.chat_id = j.value ->> 0 AND m.user_id = j.value ->> 1 AND \
+    " FROM jsonb_each($3) j CROSS JOIN messages m ON m.chat_id = j.value ->> 0 AND m.user_id = j.value ->> 1 AND \
      m.client_id = j.value ->> 2 UNION ALL SELECT ",
     columns!(message),
-    " FROM json_each($7) j CROSS JOIN turns t ON t.id = j.value ->> 1 AND t.chat_id = j.value ->> 0 CROSS JOIN messages \
+    " FROM jsonb_each($7) j CROSS JOIN turns t ON t.id = j.value ->> 1 AND t.chat_id = j.value ->> 0 CROSS JOIN messages \
      m ON m.id = t.message_id;",
     "SELECT ",
     columns!(turn),
-    " FROM json_each($5) j CROSS JOIN turns t ON t.chat_id = j.value WHERE t.status IN ('queued', 'streaming') UNION ALL \
+    " FROM jsonb_each($5) j CROSS JOIN turns t ON t.chat_id = j.value WHERE t.status IN ('queued', 'streaming') UNION ALL \
      SELECT ",
     columns!(turn),
-    " FROM json_each($6) j CROSS JOIN turns t ON t.id = j.value ->> 1 AND t.chat_id = j.value ->> 0 UNION ALL SELECT ",
+    " FROM jsonb_each($6) j CROSS JOIN turns t ON t.id = j.value ->> 1 AND t.chat_id = j.value ->> 0 UNION ALL SELECT ",
     columns!(turn),
-    " FROM json_each($4) j CROSS JOIN turns t ON t.message_id = j.value ->> 1 AND t.chat_id = j.value ->> 0 UNION ALL \
+    " FROM jsonb_each($4) j CROSS JOIN turns t ON t.message_id = j.value ->> 1 AND t.chat_id = j.value ->> 0 UNION ALL \
      SELECT ",
     columns!(turn),
-    " FROM json_each($3) j CROSS JOIN messages m ON m.chat_id = j.value ->> 0 AND m.user_id = j.value ->> 1 AND \
+    " FROM jsonb_each($3) j CROSS JOIN messages m ON m.chat_id = j.value ->> 0 AND m.user_id = j.value ->> 1 AND \
      m.client_id = j.value ->> 2 CROSS JOIN turns t ON t.ask_id = m.id;",
     // The mark's number first, then what is quiet above it.
     "SELECT k.room, k.user, k.seq, k.number, (SELECT COUNT(*) FROM messages q WHERE q.chat_id = k.room AND q.number > \
      k.number AND (q.deleted_at IS NOT NULL OR q.bot IS NOT NULL) AND (q.deleted_at IS NOT NULL OR EXISTS (SELECT 1 FROM \
      turns t WHERE t.message_id = q.id AND t.asked_by = k.user))) FROM (SELECT j.value ->> 0 AS room, j.value ->> 1 AS \
      user, j.value ->> 2 AS seq, COALESCE((SELECT m.number FROM messages m WHERE m.chat_id = j.value ->> 0 AND m.seq <= \
-     j.value ->> 2 ORDER BY m.seq DESC LIMIT 1), 0) AS number FROM json_each($8) j) k;",
+     j.value ->> 2 ORDER BY m.seq DESC LIMIT 1), 0) AS number FROM jsonb_each($8) j) k;",
 );
 
 /// What is known of each room, and the ids that are free.

@@ -16,7 +16,7 @@ async fn explained(pool: &Pool<Sqlite>, statement: &str) -> Vec<String> {
 fn is_meant(detail: &str, statement: &str) -> bool {
     let arrays = [
         "SCAN j VIRTUAL TABLE",
-        "SCAN json_each VIRTUAL TABLE",
+        "SCAN jsonb_each VIRTUAL TABLE",
         "SCAN sqlite_sequence",
     ];
     let derived = ["SCAN d", "SCAN (subquery", "SCAN k"];

@@ -21,26 +21,26 @@ macro_rules! usual {
         concat!(
             "INSERT INTO chats (id, name, owner_id, is_group, is_ai_chat, created_at, epoch, last_seq, last_number, \
              member_count) SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> \
-             6, value ->> 7, value ->> 8, value ->> 9 FROM json_each($1) WHERE true ON CONFLICT (id) DO UPDATE SET name = \
+             6, value ->> 7, value ->> 8, value ->> 9 FROM jsonb_each($1) WHERE true ON CONFLICT (id) DO UPDATE SET name = \
              excluded.name, owner_id = excluded.owner_id, last_seq = excluded.last_seq, last_number = \
              excluded.last_number, member_count = excluded.member_count;",
             "INSERT INTO messages (id, chat_id, number, seq, user_id, bot, author_name, content, status, error, reply_to, \
              meta, client_id, body_hash, created_at, edited_at, deleted_at) SELECT value ->> 0, value ->> 1, value ->> 2, \
              value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, \
-             value ->> 11, value ->> 12, unhex(value ->> 13), value ->> 14, value ->> '$[15][0]', value ->> '$[15][1]' FROM json_each($2);",
+             value ->> 11, value ->> 12, unhex(value ->> 13), value ->> 14, value ->> '$[15][0]', value ->> '$[15][1]' FROM jsonb_each($2);",
             "INSERT INTO chat_participants (chat_id, user_id, username, role, joined_at, joined_seq, read_seq, \
              read_number, discount) SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, \
-             value ->> 6, value ->> 7, value ->> 8 FROM json_each($3) WHERE true ON CONFLICT (chat_id, user_id) DO UPDATE \
+             value ->> 6, value ->> 7, value ->> 8 FROM jsonb_each($3) WHERE true ON CONFLICT (chat_id, user_id) DO UPDATE \
              SET username = excluded.username, role = excluded.role, joined_at = excluded.joined_at, joined_seq = \
              excluded.joined_seq, read_seq = excluded.read_seq, read_number = excluded.read_number, discount = \
              excluded.discount;",
             "INSERT INTO turns (id, chat_id, bot, asked_by, asker_name, ask_id, ask_seq, message_id, status, ending, \
              created_at) SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, \
-             value ->> 7, value ->> 8, value ->> 9, value ->> 10 FROM json_each($4) WHERE true ON CONFLICT (id) DO UPDATE \
+             value ->> 7, value ->> 8, value ->> 9, value ->> 10 FROM jsonb_each($4) WHERE true ON CONFLICT (id) DO UPDATE \
              SET message_id = excluded.message_id, status = excluded.status, ending = excluded.ending;",
             "INSERT INTO events (chat_id, seq, kind, message_id, turn_id, user_id, by_id, name, position, created_at) \
              SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> \
-             7, value ->> 8, value ->> 9 FROM json_each($5);",
+             7, value ->> 8, value ->> 9 FROM jsonb_each($5);",
         )
     };
 }
@@ -49,17 +49,17 @@ macro_rules! usual {
 /// rooms. The discounts come before the members, whose rows hold them already.
 pub(super) const WRITE_ALL: &str = concat!(
     "UPDATE chat_participants SET discount = discount + d.more FROM (SELECT chat_id, user_id, COUNT(*) AS more FROM \
-     (SELECT p.chat_id, p.user_id FROM json_each($8) j CROSS JOIN chat_participants p ON p.chat_id = j.value ->> 0 AND \
+     (SELECT p.chat_id, p.user_id FROM jsonb_each($8) j CROSS JOIN chat_participants p ON p.chat_id = j.value ->> 0 AND \
      p.user_id = j.value ->> 2 WHERE p.read_number < j.value ->> 1 UNION ALL SELECT p.chat_id, p.user_id FROM \
-     json_each($8) j CROSS JOIN chat_participants p ON p.chat_id = j.value ->> 0 WHERE j.value ->> 2 IS NULL AND \
+     jsonb_each($8) j CROSS JOIN chat_participants p ON p.chat_id = j.value ->> 0 WHERE j.value ->> 2 IS NULL AND \
      p.read_number < j.value ->> 1 AND p.user_id IS NOT j.value ->> 3) GROUP BY chat_id, user_id) d WHERE \
      chat_participants.chat_id = d.chat_id AND chat_participants.user_id = d.user_id;",
     usual!(),
     "UPDATE messages SET content = j.value ->> 1, status = j.value ->> 2, error = j.value ->> 3, meta = j.value ->> 4, \
-     edited_at = j.value ->> 5, deleted_at = j.value ->> 6 FROM json_each($6) j WHERE messages.id = j.value ->> 0;",
-    "UPDATE messages SET content = j.value ->> 1 FROM json_each($7) j WHERE messages.id = j.value ->> 0;",
-    "DELETE FROM chat_participants WHERE (chat_id, user_id) IN (SELECT value ->> 0, value ->> 1 FROM json_each($9));",
-    "DELETE FROM chats WHERE id IN (SELECT value FROM json_each($10));",
+     edited_at = j.value ->> 5, deleted_at = j.value ->> 6 FROM jsonb_each($6) j WHERE messages.id = j.value ->> 0;",
+    "UPDATE messages SET content = j.value ->> 1 FROM jsonb_each($7) j WHERE messages.id = j.value ->> 0;",
+    "DELETE FROM chat_participants WHERE (chat_id, user_id) IN (SELECT value ->> 0, value ->> 1 FROM jsonb_each($9));",
+    "DELETE FROM chats WHERE id IN (SELECT value FROM jsonb_each($10));",
     "COMMIT;"
 );
 
