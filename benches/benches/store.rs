@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 type Anything<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Anything<()> {
     let seconds = env::var("COOP_BENCH_SECONDS").map_or(Ok(3.0), |text| text.parse())?;
     let length = Duration::from_secs_f64(seconds);

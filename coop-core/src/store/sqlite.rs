@@ -20,7 +20,7 @@ use crate::event::Event;
 use crate::id::{MessageId, RoomId, Seq, TurnId, UserId};
 use crate::model::{Account, Member, Message, Page, Range, RoomEntry, RoomInfo, Snapshot, TurnInfo};
 use async_trait::async_trait;
-use committer::{Job, Reply, Writer};
+use committer::{Connected, Job, Reply, Writer};
 use sqlx::{Pool, Sqlite};
 use std::fs::File;
 use std::path::Path;
@@ -120,15 +120,17 @@ impl SqliteStore {
     /// # Errors
     /// `Unavailable` if there is no memory for it.
     pub async fn memory() -> Result<Self> {
-        let pool = open::open_memory().await?;
-        Ok(Self::running(pool.clone(), Writer::Shared(pool), None))
+        let (pool, ids) = open::open_memory().await?;
+        let connection = Connected::Shared(pool.clone());
+        Ok(Self::running(pool, Writer { connection, ids }, None))
     }
 
     async fn begin(path: &Path, options: &SqliteOptions, lock: Option<File>) -> Result<Self> {
         let connect = open::connecting(path, options);
-        let writer = open::open_writer(&connect).await?;
+        let (connection, ids) = open::open_writer(&connect).await?;
+        let connection = Connected::Own(connection);
         let readers = open::readers(connect, options.read_connections);
-        Ok(Self::running(readers, Writer::Own(writer), lock))
+        Ok(Self::running(readers, Writer { connection, ids }, lock))
     }
 
     fn running(pool: Pool<Sqlite>, writer: Writer, lock: Option<File>) -> Self {

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::id::{RoomId, UserId};
 use crate::model::{Account, RoomInfo};
-use crate::store::plan::{Needs, plan, plan_creation};
+use crate::store::plan::{Needs, NextIds, plan, plan_creation};
 use crate::store::{Batch, Committed, NewAccount, NewRoom};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection, Pool, Sqlite};
@@ -31,8 +31,15 @@ pub(super) enum Job {
 /// The most intents in one transaction, so that nobody waits long for others.
 const MAX_INTENTS: usize = 200;
 
+/// What writes.
+pub(super) struct Writer {
+    pub(super) connection: Connected,
+    /// The ids that are free. A transaction that fails skips some.
+    pub(super) ids: NextIds,
+}
+
 /// The connection that writes.
-pub(super) enum Writer {
+pub(super) enum Connected {
     /// A connection of its own.
     Own(SqliteConnection),
     /// The only connection there is, shared with those who read.
@@ -51,15 +58,16 @@ pub(super) async fn run(mut writer: Writer, mut jobs: mpsc::Receiver<Job>, held:
             },
         };
         let group = gather(first, &mut jobs, &mut next);
-        match &mut writer {
-            Writer::Own(connection) => serve(connection, group).await,
-            Writer::Shared(pool) => match pool.acquire().await {
-                Ok(mut connection) => serve(&mut connection, group).await,
+        let ids = &mut writer.ids;
+        match &mut writer.connection {
+            Connected::Own(connection) => serve(connection, ids, group).await,
+            Connected::Shared(pool) => match pool.acquire().await {
+                Ok(mut connection) => serve(&mut connection, ids, group).await,
                 Err(error) => refuse(group, &super::fault::commit_fault(error)),
             },
         }
     }
-    if let Writer::Own(connection) = writer
+    if let Connected::Own(connection) = writer.connection
         && let Err(error) = connection.close().await
     {
         tracing::warn!(%error, "the database did not close cleanly; its log will be read at the next start");
@@ -109,13 +117,13 @@ fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>, next: &mut Option<Job>) ->
     Group::Parts(parts)
 }
 
-async fn serve(connection: &mut SqliteConnection, group: Group) {
+async fn serve(connection: &mut SqliteConnection, ids: &mut NextIds, group: Group) {
     match group {
         Group::User(new, reply) => drop(reply.send(super::users::create(connection, new).await)),
         Group::Password(user, hash, reply) => {
             drop(reply.send(super::users::set_password(connection, user, hash).await));
         }
-        Group::Parts(parts) => together_or_alone(connection, parts).await,
+        Group::Parts(parts) => together_or_alone(connection, ids, parts).await,
     }
 }
 
@@ -144,9 +152,9 @@ pub(super) enum Trouble {
     GiveUp(Error),
 }
 
-async fn together_or_alone(connection: &mut SqliteConnection, parts: Vec<Part>) {
+async fn together_or_alone(connection: &mut SqliteConnection, ids: &mut NextIds, parts: Vec<Part>) {
     let several = parts.len() > 1;
-    match transaction(connection, &parts).await {
+    match transaction(connection, ids, &parts).await {
         Ok(answers) => {
             for (part, answer) in parts.into_iter().zip(answers) {
                 part.answer(answer);
@@ -154,7 +162,7 @@ async fn together_or_alone(connection: &mut SqliteConnection, parts: Vec<Part>) 
         }
         Err(Trouble::Retry(_)) if several => {
             for part in parts {
-                match transaction(connection, std::slice::from_ref(&part)).await {
+                match transaction(connection, ids, std::slice::from_ref(&part)).await {
                     Ok(mut answers) => match answers.pop() {
                         Some(answer) => part.answer(answer),
                         None => part.refuse(&Error::internal("a commit without an answer")),
@@ -190,18 +198,26 @@ impl Part {
 }
 
 /// Decides and writes all parts in one transaction, which is over when this returns.
-async fn transaction(connection: &mut SqliteConnection, parts: &[Part]) -> Result<Vec<Answer>, Trouble> {
-    let tried = decide_and_write(connection, parts).await;
+async fn transaction(
+    connection: &mut SqliteConnection,
+    ids: &mut NextIds,
+    parts: &[Part],
+) -> Result<Vec<Answer>, Trouble> {
+    let tried = decide_and_write(connection, ids, parts).await;
     if tried.is_err() {
         roll_back(connection).await;
     }
     tried
 }
 
-async fn decide_and_write(connection: &mut SqliteConnection, parts: &[Part]) -> Result<Vec<Answer>, Trouble> {
+async fn decide_and_write(
+    connection: &mut SqliteConnection,
+    ids: &mut NextIds,
+    parts: &[Part],
+) -> Result<Vec<Answer>, Trouble> {
     let wanted: Vec<_> = parts.iter().filter_map(Part::needs).collect();
     let loaded = load(connection, &wanted).await?;
-    let (answers, rows) = decide(parts, loaded).map_err(Trouble::Retry)?;
+    let (answers, rows) = decide(parts, loaded, ids).map_err(Trouble::Retry)?;
     rows.write(connection).await?;
     Ok(answers)
 }
@@ -215,18 +231,18 @@ impl Part {
     }
 }
 
-fn decide(parts: &[Part], (mut facts, mut ids): Loaded) -> Result<(Vec<Answer>, Rows)> {
+fn decide(parts: &[Part], mut facts: Loaded, ids: &mut NextIds) -> Result<(Vec<Answer>, Rows)> {
     let mut rows = Rows::default();
     let mut answers = Vec::with_capacity(parts.len());
     for part in parts {
         answers.push(match part {
             Part::Commit(batch, _) => {
                 let facts = facts.remove(&batch.room).unwrap_or_default();
-                let plan = plan(facts, batch.clone(), &mut ids);
+                let plan = plan(facts, batch.clone(), ids);
                 rows.add_plan(batch.room, &plan)?;
                 Answer::Committed(plan.committed)
             }
-            Part::Create(new, _) => Answer::Created(match plan_creation(new.clone(), &mut ids) {
+            Part::Create(new, _) => Answer::Created(match plan_creation(new.clone(), ids) {
                 Ok(creation) => {
                     rows.add_creation(&creation)?;
                     Ok((creation.room.info, creation.committed))

@@ -5,7 +5,7 @@
 //! to look for costs about a microsecond.
 
 use super::committer::Trouble;
-use super::fault::commit_fault;
+use super::fault::{commit_fault, open_fault};
 use super::write::Array;
 use crate::error::Result;
 use crate::id::{MessageId, RoomId, Seq, TurnId, UserId};
@@ -22,7 +22,6 @@ use std::collections::BTreeMap;
 /// that begin with a room. `CROSS JOIN` tells SQLite to begin with the array.
 pub(super) const LOAD: &str = concat!(
     "BEGIN IMMEDIATE;",
-    "SELECT name, seq FROM sqlite_sequence;",
     "SELECT ",
     columns!(room),
     " FROM jsonb_each($1) j CROSS JOIN chats c ON c.id = j.value;",
@@ -58,13 +57,32 @@ pub(super) const LOAD: &str = concat!(
      j.value ->> 2 ORDER BY m.seq DESC LIMIT 1), 0) AS number FROM jsonb_each($8) j) k;",
 );
 
-/// What is known of each room, and the ids that are free.
-pub(super) type Loaded = (BTreeMap<RoomId, Facts>, NextIds);
+/// What is known of each room.
+pub(super) type Loaded = BTreeMap<RoomId, Facts>;
+
+/// The largest id that each table has ever had.
+pub(super) const SEQUENCES: &str = "SELECT name, seq FROM sqlite_sequence";
+
+/// The ids that are free, for ever after to be counted in memory: this file has one writer.
+pub(super) async fn next_ids(connection: &mut SqliteConnection) -> Result<NextIds> {
+    let rows = sqlx::query(SEQUENCES).fetch_all(connection).await.map_err(open_fault)?;
+    let mut ids = NextIds::default();
+    for row in rows {
+        let table: String = get::<_, Sqlite>(&row, 0)?;
+        let next = get::<i64, Sqlite>(&row, 1)? + 1;
+        match table.as_str() {
+            "chats" => ids.room = RoomId(next),
+            "messages" => ids.message = MessageId(next),
+            "turns" => ids.turn = TurnId(next),
+            _ => {}
+        }
+    }
+    Ok(ids)
+}
 
 /// Begins the transaction and loads what these rooms need. Rooms that do not exist have no row in their facts.
 pub(super) async fn load(connection: &mut SqliteConnection, wanted: &[(RoomId, Needs)]) -> Result<Loaded, Trouble> {
     let mut facts: BTreeMap<_, _> = wanted.iter().map(|(room, _)| (*room, Facts::default())).collect();
-    let mut ids = NextIds::default();
     let mut query = sqlx::query(LOAD);
     for argument in arguments(wanted).map_err(Trouble::Retry)? {
         query = query.bind(argument);
@@ -73,12 +91,11 @@ pub(super) async fn load(connection: &mut SqliteConnection, wanted: &[(RoomId, N
     let mut statement = 0;
     loop {
         let taken = match steps.try_next().await {
-            Ok(None) => return Ok((facts, ids)),
+            Ok(None) => return Ok(facts),
             Ok(Some(Either::Left(_))) => {
                 statement += 1;
                 Ok(())
             }
-            Ok(Some(Either::Right(row))) if statement == 1 => sequence(&mut ids, &row),
             Ok(Some(Either::Right(row))) => take(&mut facts, statement, &row),
             // Where one room cannot begin, no other can.
             Err(error) if statement == 0 => return Err(Trouble::GiveUp(commit_fault(error))),
@@ -91,36 +108,23 @@ pub(super) async fn load(connection: &mut SqliteConnection, wanted: &[(RoomId, N
 /// The rows of `LOAD`'s statements, by their place in it.
 fn take(facts: &mut BTreeMap<RoomId, Facts>, statement: usize, row: &SqliteRow) -> Result<()> {
     type Rows = Reads<Sqlite>;
-    let at_room = usize::from(matches!(statement, 4 | 5));
+    let at_room = usize::from(matches!(statement, 3 | 4));
     let room = RoomId(get::<i64, Sqlite>(row, at_room)?);
     // A read that was not asked for cannot be: every statement begins with the rooms that were.
     let Some(facts) = facts.get_mut(&room) else {
         return Ok(());
     };
     match statement {
-        2 => facts.room = Some(Rows::room_row(row, 0)?),
-        3 => facts.members.push(Rows::member_row(row, 1)?),
-        4 => facts.messages.push(Rows::message_row(row, 0)?),
-        5 => facts.turns.push(Rows::turn_row(row, 0)?),
+        1 => facts.room = Some(Rows::room_row(row, 0)?),
+        2 => facts.members.push(Rows::member_row(row, 1)?),
+        3 => facts.messages.push(Rows::message_row(row, 0)?),
+        4 => facts.turns.push(Rows::turn_row(row, 0)?),
         _ => facts.marks.push(Mark {
             user: UserId(get::<_, Sqlite>(row, 1)?),
             seq: Seq(get::<_, Sqlite>(row, 2)?),
             number: get::<_, Sqlite>(row, 3)?,
             quiet: get::<_, Sqlite>(row, 4)?,
         }),
-    }
-    Ok(())
-}
-
-/// The largest id that a table has ever had; the next one is free for ever.
-fn sequence(ids: &mut NextIds, row: &SqliteRow) -> Result<()> {
-    let table: String = get::<_, Sqlite>(row, 0)?;
-    let next = get::<i64, Sqlite>(row, 1)? + 1;
-    match table.as_str() {
-        "chats" => ids.room = RoomId(next),
-        "messages" => ids.message = MessageId(next),
-        "turns" => ids.turn = TurnId(next),
-        _ => {}
     }
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! Opening a database file: whose it is, whether it is ours, and bringing its schema up to date.
 
+use super::facts::next_ids;
 use super::fault::{migration_fault, not_a_database, open_fault};
 use super::{Durability, SqliteOptions};
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::plan::NextIds;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Pool, Sqlite};
@@ -68,7 +70,7 @@ pub(super) fn connecting(path: &Path, options: &SqliteOptions) -> SqliteConnectO
 }
 
 /// Opens the connection that writes, and makes the file ours and current.
-pub(super) async fn open_writer(connect: &SqliteConnectOptions) -> Result<SqliteConnection> {
+pub(super) async fn open_writer(connect: &SqliteConnectOptions) -> Result<(SqliteConnection, NextIds)> {
     let mut connection = connect.connect().await.map_err(open_fault)?;
     check_owner(&mut connection).await?;
     // Only now: it is written into the file, and somebody else's file is not ours to change. Then a transaction for
@@ -77,7 +79,8 @@ pub(super) async fn open_writer(connect: &SqliteConnectOptions) -> Result<Sqlite
     migrate(&mut connection).await?;
     run(&mut connection, "BEGIN IMMEDIATE").await?;
     run(&mut connection, "ROLLBACK").await?;
-    Ok(connection)
+    let ids = next_ids(&mut connection).await?;
+    Ok((connection, ids))
 }
 
 async fn run(connection: &mut SqliteConnection, statement: &'static str) -> Result<()> {
@@ -109,15 +112,16 @@ fn pool(count: u32) -> SqlitePoolOptions {
 }
 
 /// A private database that lives as long as its only connection.
-pub(super) async fn open_memory() -> Result<Pool<Sqlite>> {
+pub(super) async fn open_memory() -> Result<(Pool<Sqlite>, NextIds)> {
     let connect = SqliteConnectOptions::new()
         .foreign_keys(true)
         .disable_statement_logging();
     let pool = pool(1).connect_with(connect).await.map_err(open_fault)?;
     let mut connection = pool.acquire().await.map_err(open_fault)?;
     migrate(&mut connection).await?;
+    let ids = next_ids(&mut connection).await?;
     drop(connection);
-    Ok(pool)
+    Ok((pool, ids))
 }
 
 /// Refuses a file that holds something and does not bear our mark.
