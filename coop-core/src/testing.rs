@@ -2,3 +2,4 @@
 //! that the engine is built on. A suite panics with the name of the rule that is broken.
 
 pub mod simulation;
+pub mod store;

@@ -3,3 +3,4 @@
 mod layers;
 mod rooms;
 mod simulation;
+mod stores;
