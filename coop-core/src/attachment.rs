@@ -4,9 +4,9 @@
 use crate::engine::{Enter, LOOKS, Shared};
 use crate::error::{Error, Result};
 use crate::event::{Event, Hint, HintKind};
-use crate::id::{RoomId, Seq, UserId};
+use crate::id::{MessageId, RoomId, Seq, UserId};
 use crate::live::{Cursor, Encoder, Entry, Level, LiveRoom, Pull, Reader, ReaderId};
-use crate::model::{Position, RoomEntry};
+use crate::model::{Message, MessageStatus, Position, RoomEntry, TapeText};
 use crate::mutant::{Mutant, removed};
 use crate::room::Room;
 use crate::sync::lock;
@@ -119,7 +119,7 @@ impl Attachment {
             });
             if let Some(feeds) = feeds {
                 let with_cursor = |(entry, feed): (RoomEntry, Feed)| {
-                    let cursor = Cursor { pos: 0, seq: entry.seq };
+                    let cursor = Cursor::outside(entry.seq);
                     (entry, feed, cursor)
                 };
                 return Ok(entries.into_iter().zip(feeds).map(with_cursor).collect());
@@ -130,7 +130,7 @@ impl Attachment {
 
     /// Attaches at events level while the registry stands still.
     fn enter_at(&self, entry: &RoomEntry, enter: &mut Enter<'_>) -> Feed {
-        let live = enter.live_at(entry.info.id, entry.epoch, entry.seq);
+        let live = enter.live_at(entry.info.id, entry.seq);
         live.detach(self.id);
         live.attach(
             self.id,
@@ -190,12 +190,12 @@ impl Attachment {
                     .await?
                     .ok_or_else(Error::no_such_room)?;
                 let seq = snapshot.seq;
-                entries.push(Entry::outside(Event::Snapshot(Box::new(snapshot)), seq));
+                entries.push(Entry::outside(Arc::new(Event::Snapshot(Box::new(snapshot))), seq));
                 (seq, BTreeMap::new())
             }
         };
         if let Some((more, to)) = live.catch_up(seq, &tapes, level, self.encoder.as_ref()) {
-            Self::put_tapes_inside(&mut entries, more);
+            Self::append(&mut entries, more);
             return Ok(Pulled { entries, to });
         }
         let events = self.shared.rooms.events(room, seq, RESUME).await?;
@@ -204,28 +204,23 @@ impl Attachment {
         }
         for event in events {
             seq = event.seq().unwrap_or(seq);
-            entries.push(Entry {
-                event,
-                tape: None,
-                pos: 0,
-                seq,
-            });
+            entries.push(Entry::outside(event, seq));
         }
         match live.catch_up(seq, &tapes, level, self.encoder.as_ref()) {
             Some((more, to)) => {
-                entries.extend(more);
+                Self::append(&mut entries, more);
                 Ok(Pulled { entries, to })
             }
             // More is missing than one load may hold, or the queue has moved on: what there is goes first.
             None => Ok(Pulled {
                 entries,
-                to: Cursor { pos: 0, seq },
+                to: Cursor::outside(seq),
             }),
         }
     }
 
     /// The position a start stands for, if it can be taken up.
-    async fn usable(&self, feed: &Feed, start: Start) -> Result<Option<(Seq, BTreeMap<crate::MessageId, u64>)>> {
+    async fn usable(&self, feed: &Feed, start: Start) -> Result<Option<(Seq, BTreeMap<MessageId, u64>)>> {
         match start {
             Start::Snapshot => Ok(None),
             Start::Since(seq) => Ok(Some((seq, BTreeMap::new()))),
@@ -243,26 +238,19 @@ impl Attachment {
         }
     }
 
-    /// Appends what follows; the texts of open answers that directly follow a snapshot become part of it.
-    fn put_tapes_inside(entries: &mut Vec<Entry>, more: Vec<Entry>) {
+    /// Appends what follows. The store may be ahead of the live room: an answer that has ended by what was read there is
+    /// complete, whatever its tape holds. Tapes that directly follow a snapshot become part of it.
+    fn append(entries: &mut Vec<Entry>, mut more: Vec<Entry>) {
+        let ended: BTreeSet<MessageId> = entries.iter().flat_map(|entry| ended_by(&entry.event)).collect();
+        more.retain(|entry| entry.tape.as_ref().is_none_or(|tape| !ended.contains(&tape.message.id)));
         if let [Entry { event, .. }] = entries.as_mut_slice()
             && more.iter().all(|entry| entry.event.seq().is_none())
             && let Event::Snapshot(snapshot) = Arc::make_mut(event)
         {
-            snapshot.tapes = more
-                .iter()
-                .filter_map(|entry| match &*entry.event {
-                    Event::Tape { message, end, text, .. } => Some(crate::TapeText {
-                        message: *message,
-                        end: *end,
-                        text: Arc::clone(text),
-                    }),
-                    _ => None,
-                })
-                .collect();
-            return;
+            snapshot.tapes = more.iter().filter_map(|entry| tape_text(&entry.event)).collect();
+        } else {
+            entries.extend(more);
         }
-        entries.extend(more);
     }
 
     /// Tells the others in a room something fleeting about this user; this reader is left out.
@@ -299,6 +287,27 @@ impl Attachment {
     #[must_use]
     pub fn rooms(&self) -> BTreeSet<RoomId> {
         lock(&self.entered).keys().copied().collect()
+    }
+}
+
+/// The answers that are over once this has been read.
+fn ended_by(event: &Event) -> Vec<MessageId> {
+    match event {
+        Event::Snapshot(snapshot) => {
+            let over = |message: &&Arc<Message>| message.status != MessageStatus::Streaming;
+            snapshot.messages.iter().filter(over).map(|message| message.id).collect()
+        }
+        Event::TurnEnded { message: Some(message), .. } => vec![*message],
+        _ => Vec::new(),
+    }
+}
+
+fn tape_text(event: &Event) -> Option<TapeText> {
+    match event {
+        Event::Tape { message, end, text, .. } => {
+            Some(TapeText { message: *message, end: *end, text: Arc::clone(text) })
+        }
+        _ => None,
     }
 }
 

@@ -5,7 +5,7 @@ use crate::bus::{Bus, NoBus};
 use crate::engine::{RegisteredBot, Settings, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{RoomId, UserId};
-use crate::live::Tick;
+use crate::live::Pace;
 use crate::model::{Finish, RoomInfo, TurnEnd, TurnStatus};
 use crate::mutant::{Mutant, removed};
 use crate::names;
@@ -273,10 +273,10 @@ impl EngineBuilder {
         self
     }
 
-    /// How entries gather in a busy room before they are delivered.
+    /// How rooms gather and keep what their readers get.
     #[must_use]
-    pub fn tick(mut self, tick: Tick) -> Self {
-        self.settings.tick = tick;
+    pub fn pace(mut self, pace: Pace) -> Self {
+        self.settings.pace = pace;
         self
     }
 

@@ -6,7 +6,7 @@ use crate::bus::Bus;
 use crate::error::{Error, Result};
 use crate::event::GoneReason;
 use crate::id::{RoomId, TurnId, UserId};
-use crate::live::{LiveRoom, Reader, ReaderId, Tick};
+use crate::live::{LiveRoom, Reader, ReaderId, Pace};
 use crate::model::TurnEnd;
 use crate::password::Passwords;
 use crate::store::{RoomHead, RoomStore, UserStore};
@@ -28,7 +28,7 @@ pub(crate) const LOOKS: usize = 32;
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     /// How entries gather before they are delivered.
-    pub(crate) tick: Tick,
+    pub(crate) pace: Pace,
     /// How often a running turn's text is kept in the store.
     pub(crate) checkpoint: Duration,
     /// A room's writer and queue are let go after this long without work.
@@ -42,7 +42,7 @@ pub(crate) struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            tick: Tick::default(),
+            pace: Pace::default(),
             checkpoint: Duration::from_millis(500),
             idle: Duration::from_secs(10),
             marks: Duration::from_millis(250),
@@ -360,15 +360,15 @@ pub(crate) struct Enter<'a> {
 impl Enter<'_> {
     /// The room in memory, made from what the store said if need be.
     pub(crate) fn live(&mut self, head: &RoomHead) -> Arc<LiveRoom> {
-        self.live_at(head.info.id, head.epoch, head.seq)
+        self.live_at(head.info.id, head.seq)
     }
 
     /// The same from the parts.
-    pub(crate) fn live_at(&mut self, room: RoomId, epoch: crate::id::Epoch, seq: crate::id::Seq) -> Arc<LiveRoom> {
+    pub(crate) fn live_at(&mut self, room: RoomId, seq: crate::id::Seq) -> Arc<LiveRoom> {
         let make = || {
-            let (tick, tasks) = (self.shared.settings.tick, self.shared.tasks.clone());
+            let (pace, tasks) = (self.shared.settings.pace, self.shared.tasks.clone());
             Active {
-                live: LiveRoom::new(room, epoch, seq, tick, tasks),
+                live: LiveRoom::new(room, seq, pace, tasks),
                 mailbox: None,
             }
         };

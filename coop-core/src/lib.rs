@@ -21,6 +21,8 @@ pub mod password;
 mod room;
 pub mod store;
 mod subscription;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod sync;
 pub mod time;
 mod turn;

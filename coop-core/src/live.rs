@@ -16,7 +16,7 @@ pub(crate) use tape::Refused;
 pub use tape::Tape;
 
 use crate::event::{Event, GoneReason, Hint, HintKind};
-use crate::id::{Epoch, MessageId, RoomId, Seq, UserId};
+use crate::id::{MessageId, RoomId, Seq, UserId};
 use crate::mutant::{Mutant, removed};
 use crate::sync::lock;
 use std::collections::{BTreeMap, VecDeque};
@@ -26,27 +26,31 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-/// The most entries a queue holds.
-const MAX_ENTRIES: usize = 1_024;
-/// The most bytes of text a queue holds.
-const MAX_BYTES: usize = 256 * 1024;
 /// The most hints that wait for the next delivery; more push out the oldest.
 const MAX_HINTS: usize = 64;
 
-/// How entries gather in a busy room. The first after quiet always goes at once.
+/// How a live room gathers and keeps what its readers get.
 #[derive(Clone, Copy, Debug)]
-pub struct Tick {
-    /// Events gather this long. 5 ms by default.
+pub struct Pace {
+    /// In a busy room events gather this long before they are offered; the first after quiet goes at once. 5 ms by
+    /// default.
     pub events: Duration,
-    /// Deltas gather this long for readers without an encoder of their own mind. 25 ms by default.
+    /// The same for deltas, to readers without an encoder that says otherwise. 25 ms by default.
     pub deltas: Duration,
+    /// The most entries that are kept for readers which are behind; older ones they get from the store. 1,024 by
+    /// default.
+    pub entries: usize,
+    /// The most bytes of text that are kept for them. 256 KiB by default.
+    pub bytes: usize,
 }
 
-impl Default for Tick {
+impl Default for Pace {
     fn default() -> Self {
         Self {
             events: Duration::from_millis(5),
             deltas: Duration::from_millis(25),
+            entries: 1_024,
+            bytes: 256 * 1024,
         }
     }
 }
@@ -55,9 +59,6 @@ impl Default for Tick {
 pub struct LiveRoom {
     /// The room.
     pub(crate) id: RoomId,
-    /// The life of its log.
-    pub(crate) epoch: Epoch,
-    tick: Tick,
     /// Where the fan-out runs, so that a closing engine can wait for it.
     tasks: TaskTracker,
     /// Wakes a fan-out that waits for a later moment than has now become due.
@@ -84,6 +85,7 @@ struct State {
     hints: VecDeque<(Hint, Option<ReaderId>)>,
     /// Whether the fan-out task runs.
     running: bool,
+    pace: Pace,
 }
 
 /// Readers of one level and one encoder.
@@ -117,10 +119,10 @@ pub(crate) enum Pull {
 }
 
 impl LiveRoom {
-    pub(crate) fn new(id: RoomId, epoch: Epoch, seq: Seq, tick: Tick, tasks: TaskTracker) -> Arc<Self> {
+    pub(crate) fn new(id: RoomId, seq: Seq, pace: Pace, tasks: TaskTracker) -> Arc<Self> {
         let state = State {
             seq,
-            head: 0,
+            head: Cursor::OUTSIDE + 1,
             queue: VecDeque::new(),
             bytes: 0,
             base_seq: seq,
@@ -128,11 +130,10 @@ impl LiveRoom {
             groups: Vec::new(),
             hints: VecDeque::new(),
             running: false,
+            pace,
         };
         Arc::new(Self {
             id,
-            epoch,
-            tick,
             tasks,
             changed: Notify::new(),
             state: Mutex::new(state),
@@ -333,8 +334,7 @@ impl LiveRoom {
         };
         let mut entries = state.entries(0, offered.pos, seq, Level::Events);
         if level == Level::Full {
-            let open = state.tapes.values().filter(|_| !removed(Mutant::TapeWithSnapshot));
-            for tape in open {
+            for tape in state.tapes_at(offered.pos).values().filter(|_| !removed(Mutant::TapeWithSnapshot)) {
                 // Deltas after `offered` are still to be offered: the text given here ends where they begin.
                 let end = state.offset_at(tape, offered.pos);
                 let held = tapes.get(&tape.message.id).copied();
@@ -345,6 +345,10 @@ impl LiveRoom {
                     seq: cursor.seq,
                 }));
             }
+        }
+        // Whoever is cut short in these has not had all the tapes, and cannot go on from the queue.
+        if let [before @ .., _] = entries.as_mut_slice() {
+            before.iter_mut().for_each(|entry| entry.pos = Cursor::OUTSIDE);
         }
         Some((entries, cursor))
     }
@@ -426,7 +430,7 @@ impl State {
         };
         self.bytes += entry.weight();
         self.queue.push_back(entry);
-        while (self.queue.len() > MAX_ENTRIES || self.bytes > MAX_BYTES) && !removed(Mutant::BoundedQueue) {
+        while (self.queue.len() > self.pace.entries || self.bytes > self.pace.bytes) && !removed(Mutant::BoundedQueue) {
             let Some(oldest) = self.queue.pop_front() else { break };
             self.bytes -= oldest.weight();
             self.base_seq = oldest.seq;
@@ -500,6 +504,14 @@ impl State {
             })
             .cloned()
             .collect()
+    }
+
+    /// The tapes that a reader at `pos` needs the text of: the open ones, and those that have been closed by what it
+    /// is still to be offered.
+    fn tapes_at(&self, pos: u64) -> BTreeMap<MessageId, Arc<Tape>> {
+        let later = self.queue.iter().rev().take_while(|entry| entry.pos > pos);
+        let closed = later.filter_map(|entry| entry.tape.as_ref()).map(|tape| (tape.message.id, Arc::clone(tape)));
+        self.tapes.iter().map(|(id, tape)| (*id, Arc::clone(tape))).chain(closed).collect()
     }
 
     /// How many bytes of a tape the deltas up to position `pos` bring.

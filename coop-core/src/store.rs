@@ -17,6 +17,8 @@ use std::sync::Arc;
 pub mod memory;
 pub mod plan;
 #[cfg(feature = "sqlite")]
+mod sql;
+#[cfg(feature = "sqlite")]
 pub mod sqlite;
 
 /// Where people come from. An application that has its own users implements this (looking up by id and by name is

@@ -1,7 +1,7 @@
 //! Delivers what a live room has to its readers, in a task of its own that lives only while there is something to
 //! deliver, so that the room's writer never waits for sockets and a quiet room costs no task.
 
-use super::{Cursor, Encoder, Entry, Frames, Group, Level, LiveRoom, Offer, ReaderId, Registered, State};
+use super::{Cursor, Encoder, Entry, Frames, Group, Level, LiveRoom, Offer, Pace, ReaderId, Registered, State};
 use crate::event::Hint;
 use crate::sync::lock;
 use std::sync::Arc;
@@ -68,7 +68,8 @@ impl LiveRoom {
     fn step(&self, now: Instant) -> Step {
         let mut state = lock(&self.state);
         let state = &mut *state;
-        let due = |group: &Group| group.due(self.tick);
+        let pace = state.pace;
+        let due = |group: &Group| group.due(now, pace);
         if state
             .groups
             .iter()
@@ -145,18 +146,18 @@ impl State {
 
 impl Group {
     /// When this group's readers should be offered what waits for them.
-    fn due(&self, tick: super::Tick) -> Option<Instant> {
+    fn due(&self, now: Instant, pace: Pace) -> Option<Instant> {
         let wait = if self.events_wait {
-            tick.events
+            pace.events
         } else if self.deltas_wait {
             self.encoder
                 .as_ref()
-                .map_or(tick.deltas, |encoder| encoder.delta_interval())
+                .map_or(pace.deltas, |encoder| encoder.delta_interval())
         } else {
             return None;
         };
-        // Before the first offer, and after quiet, this moment has long passed.
-        Some(self.last.map_or_else(Instant::now, |last| last + wait))
+        // After quiet this moment has long passed, and before the first offer it is now.
+        Some(self.last.map_or(now, |last| last + wait))
     }
 
     fn delivery(&self, what: What) -> Delivery {

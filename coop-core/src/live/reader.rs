@@ -36,6 +36,14 @@ impl Cursor {
         seq: Seq(i64::MAX),
     };
 
+    /// The position of what came from the store: no queue reaches back to it.
+    pub(crate) const OUTSIDE: u64 = 0;
+
+    /// Where a reader stands that has had everything up to `seq` from the store.
+    pub(crate) fn outside(seq: Seq) -> Self {
+        Self { pos: Self::OUTSIDE, seq }
+    }
+
     /// The newest event of the log that a reader here has.
     #[must_use]
     pub fn seq(self) -> Seq {
@@ -66,11 +74,11 @@ impl Entry {
     }
 
     /// Something that is not in the queue, for a reader that takes up at `seq`.
-    pub(crate) fn outside(event: Event, seq: Seq) -> Self {
+    pub(crate) fn outside(event: Arc<Event>, seq: Seq) -> Self {
         Self {
-            event: Arc::new(event),
+            event,
             tape: None,
-            pos: 0,
+            pos: Cursor::OUTSIDE,
             seq,
         }
     }

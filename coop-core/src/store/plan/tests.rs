@@ -1,4 +1,5 @@
 //! The decision alone, over facts written by hand. What follows from it over many commits is the store contract's.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use super::*;
 use crate::model::{TurnEnd, TurnStatus};

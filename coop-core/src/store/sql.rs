@@ -1,0 +1,479 @@
+//! Reading rooms and users with SQL that more than one database understands (`$1`, plain joins, `LIMIT`), and turning
+//! its rows into ours. It knows the tables; it knows neither how they are written nor which database this is.
+
+use super::RoomHead;
+use super::plan::{EventKind, EventRow, MemberRow, MessageRow, RoomRow, TurnRow};
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::id::{Epoch, MessageId, RoomId, Seq, TurnId, UserId};
+use crate::model::{
+    Account, Author, Member, Message, MessageStatus, Meta, Page, Range, Role, RoomEntry, RoomInfo, Snapshot, TurnInfo,
+    TurnStatus,
+};
+use crate::time::Timestamp;
+use sqlx::{ColumnIndex, Database, Decode, Encode, Executor, IntoArguments, Pool, Row, Type};
+use std::sync::Arc;
+
+/// The columns of each kind of row, in the order in which the functions below take them.
+macro_rules! columns {
+    (room) => {
+        "c.id, c.name, c.owner_id, c.is_group, c.is_ai_chat, c.created_at, c.epoch, c.last_seq, c.last_number, \
+         c.member_count"
+    };
+    (member) => {
+        "p.user_id, p.username, p.role, p.joined_at, p.joined_seq, p.read_seq, p.read_number, p.discount"
+    };
+    (message) => {
+        "m.id, m.chat_id, m.number, m.seq, m.user_id, m.bot, m.author_name, m.content, m.status, m.error, m.reply_to, \
+         m.meta, m.client_id, m.body_hash, m.created_at, m.edited_at, m.deleted_at"
+    };
+    (turn) => {
+        "t.id, t.chat_id, t.bot, t.asked_by, t.asker_name, t.ask_id, t.ask_seq, t.message_id, t.status, t.ending, \
+         t.created_at"
+    };
+    (event) => {
+        "e.seq, e.kind, e.message_id, e.turn_id, e.user_id, e.by_id, e.name, e.position, e.created_at"
+    };
+    (account) => {
+        "u.id, u.username, u.email, u.created_at"
+    };
+}
+pub(super) use columns;
+
+/// How many columns each kind of row has.
+pub(super) mod width {
+    pub(in crate::store) const ROOM: usize = 10;
+    pub(in crate::store) const MEMBER: usize = 8;
+    pub(in crate::store) const MESSAGE: usize = 17;
+    pub(in crate::store) const EVENT: usize = 9;
+    pub(in crate::store) const ACCOUNT: usize = 4;
+}
+
+const ROOM: &str = concat!("SELECT ", columns!(room), " FROM chats c WHERE c.id = $1");
+const MEMBER: &str = concat!(
+    "SELECT ",
+    columns!(member),
+    " FROM chat_participants p WHERE p.chat_id = $1 AND p.user_id = $2"
+);
+const MEMBERS: &str = concat!(
+    "SELECT ",
+    columns!(member),
+    " FROM chat_participants p WHERE p.chat_id = $1 ORDER BY p.joined_seq"
+);
+const ROOMS_OF: &str = concat!(
+    "SELECT ",
+    columns!(room),
+    ", ",
+    columns!(member),
+    ", ",
+    columns!(message),
+    " FROM chat_participants p JOIN chats c ON c.id = p.chat_id LEFT JOIN messages m ON m.id = (SELECT x.id FROM \
+     messages x WHERE x.chat_id = p.chat_id AND x.deleted_at IS NULL ORDER BY x.seq DESC LIMIT 1) WHERE p.user_id = \
+     $1 AND ($2 = 0 OR p.chat_id = $2) ORDER BY COALESCE(m.created_at, c.created_at) DESC, c.id DESC"
+);
+const EVENTS: &str = concat!(
+    "SELECT ",
+    columns!(room),
+    ", ",
+    columns!(event),
+    ", ",
+    columns!(message),
+    ", ",
+    columns!(turn),
+    " FROM events e JOIN chats c ON c.id = e.chat_id LEFT JOIN messages m ON m.id = e.message_id LEFT JOIN turns t ON \
+     t.id = e.turn_id WHERE e.chat_id = $1 AND e.seq > $2 ORDER BY e.seq LIMIT $3"
+);
+const BEFORE: &str = concat!(
+    "SELECT ",
+    columns!(message),
+    " FROM messages m WHERE m.chat_id = $1 AND m.seq < $2 AND m.deleted_at IS NULL ORDER BY m.seq DESC LIMIT $3"
+);
+const AFTER: &str = concat!(
+    "SELECT ",
+    columns!(message),
+    " FROM messages m WHERE m.chat_id = $1 AND m.seq > $2 AND m.deleted_at IS NULL ORDER BY m.seq LIMIT $3"
+);
+const MESSAGE: &str = concat!(
+    "SELECT ",
+    columns!(message),
+    " FROM messages m WHERE m.id = $2 AND m.chat_id = $1"
+);
+const TURN: &str = concat!(
+    "SELECT ",
+    columns!(turn),
+    " FROM turns t WHERE t.id = $2 AND t.chat_id = $1"
+);
+const TURN_OF_MESSAGE: &str = concat!(
+    "SELECT ",
+    columns!(turn),
+    " FROM turns t WHERE t.message_id = $2 AND t.chat_id = $1"
+);
+const OPEN_TURNS: &str = concat!(
+    "SELECT ",
+    columns!(turn),
+    " FROM turns t WHERE t.status IN ('queued', 'streaming') ORDER BY t.chat_id, t.id"
+);
+const USER: &str = concat!("SELECT ", columns!(account), " FROM users u WHERE u.id = $1");
+const USER_BY_NAME: &str = concat!(
+    "SELECT ",
+    columns!(account),
+    ", u.password_hash FROM users u WHERE u.username = $1"
+);
+const SEARCH: &str = concat!(
+    "SELECT ",
+    columns!(account),
+    " FROM users u WHERE u.username LIKE $1 ESCAPE '\\' AND u.id <> $2 ORDER BY u.username LIMIT $3"
+);
+
+/// Every statement of this module, for a test that prepares them all.
+#[cfg(test)]
+pub(super) const STATEMENTS: &[&str] = &[
+    ROOM,
+    MEMBER,
+    MEMBERS,
+    ROOMS_OF,
+    EVENTS,
+    BEFORE,
+    AFTER,
+    MESSAGE,
+    TURN,
+    TURN_OF_MESSAGE,
+    OPEN_TURNS,
+    USER,
+    USER_BY_NAME,
+    SEARCH,
+];
+
+/// The reads of one database.
+#[derive(Debug)]
+pub(super) struct Reads<DB: Database> {
+    /// Connections that only read.
+    pub(super) pool: Pool<DB>,
+    /// How this database begins a transaction that sees one moment.
+    pub(super) begin: &'static str,
+    /// How this database's errors are told.
+    pub(super) fault: fn(sqlx::Error) -> Error,
+}
+
+impl<DB> Reads<DB>
+where
+    DB: Database,
+    DB::Arguments: IntoArguments<DB>,
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+    usize: ColumnIndex<DB::Row>,
+    i64: Type<DB> + for<'q> Encode<'q, DB> + for<'r> Decode<'r, DB>,
+    String: Type<DB> + for<'q> Encode<'q, DB> + for<'r> Decode<'r, DB>,
+    Vec<u8>: Type<DB> + for<'r> Decode<'r, DB>,
+    bool: Type<DB> + for<'r> Decode<'r, DB>,
+{
+    pub(super) async fn room(&self, room: RoomId) -> Result<Option<RoomHead>> {
+        let row = sqlx::query(ROOM).bind(room.0).fetch_optional(&self.pool).await;
+        let row = row.map_err(self.fault)?;
+        row.map(|row| Ok(Self::room_row(&row, 0)?.head())).transpose()
+    }
+
+    pub(super) async fn member(&self, room: RoomId, user: UserId) -> Result<Option<Member>> {
+        let query = sqlx::query(MEMBER).bind(room.0).bind(user.0);
+        let row = query.fetch_optional(&self.pool).await.map_err(self.fault)?;
+        row.map(|row| Ok(Self::member_row(&row, 0)?.member)).transpose()
+    }
+
+    pub(super) async fn members(&self, room: RoomId) -> Result<Vec<Member>> {
+        let rows = sqlx::query(MEMBERS).bind(room.0).fetch_all(&self.pool).await;
+        Self::all_members(&rows.map_err(self.fault)?)
+    }
+
+    pub(super) async fn rooms_of(&self, user: UserId, only: Option<RoomId>) -> Result<Vec<RoomEntry>> {
+        let query = sqlx::query(ROOMS_OF).bind(user.0).bind(only.map_or(0, |room| room.0));
+        let rows = query.fetch_all(&self.pool).await.map_err(self.fault)?;
+        let entry = |row: &DB::Row| {
+            let room = Self::room_row(row, 0)?;
+            let member = Self::member_row(row, width::ROOM)?;
+            let last = Self::maybe_message(row, width::ROOM + width::MEMBER)?;
+            Ok(room.entry(&member, last))
+        };
+        rows.iter().map(entry).collect()
+    }
+
+    pub(super) async fn events(&self, room: RoomId, after: Seq, limit: u32) -> Result<Vec<Arc<Event>>> {
+        let query = sqlx::query(EVENTS).bind(room.0).bind(after.0).bind(i64::from(limit));
+        let rows = query.fetch_all(&self.pool).await.map_err(self.fault)?;
+        let event = |row: &DB::Row| {
+            let room = Self::room_row(row, 0)?;
+            let message = Self::maybe_message(row, width::ROOM + width::EVENT)?;
+            let at = width::ROOM + width::EVENT + width::MESSAGE;
+            let turn = match get::<Option<i64>, DB>(row, at)? {
+                Some(_) => Some(Self::turn_row(row, at)?.info),
+                None => None,
+            };
+            let event = Self::event_row(row, width::ROOM)?;
+            Ok(Arc::new(event.event(&room.info, message.as_ref(), turn.as_ref())?))
+        };
+        rows.iter().map(event).collect()
+    }
+
+    pub(super) async fn history(&self, room: RoomId, range: Range, limit: u32) -> Result<Page> {
+        let mut connection = self.pool.acquire().await.map_err(self.fault)?;
+        self.page(&mut connection, room, range, limit).await
+    }
+
+    async fn page(&self, connection: &mut DB::Connection, room: RoomId, range: Range, limit: u32) -> Result<Page> {
+        let (sql, seq) = match range {
+            Range::Newest => (BEFORE, Seq(i64::MAX)),
+            Range::Before(seq) => (BEFORE, seq),
+            Range::After(seq) => (AFTER, seq),
+        };
+        let query = sqlx::query(sql).bind(room.0).bind(seq.0).bind(i64::from(limit) + 1);
+        let rows = query.fetch_all(connection).await.map_err(self.fault)?;
+        let limit = limit as usize;
+        let wanted = rows.iter().take(limit);
+        let mut messages = wanted
+            .map(|row| Ok(Arc::new(Self::message_row(row, 0)?.message)))
+            .collect::<Result<Vec<_>>>()?;
+        if !matches!(range, Range::After(_)) {
+            messages.reverse();
+        }
+        Ok(Page {
+            messages,
+            more: rows.len() > limit,
+        })
+    }
+
+    pub(super) async fn snapshot(&self, room: RoomId, limit: u32) -> Result<Option<Snapshot>> {
+        let mut moment = self.pool.begin_with(self.begin).await.map_err(self.fault)?;
+        let row = sqlx::query(ROOM).bind(room.0).fetch_optional(&mut *moment).await;
+        let Some(row) = row.map_err(self.fault)? else {
+            return Ok(None);
+        };
+        let rows = sqlx::query(MEMBERS).bind(room.0).fetch_all(&mut *moment).await;
+        let members = Self::all_members(&rows.map_err(self.fault)?)?;
+        let messages = self.page(&mut moment, room, Range::Newest, limit).await?.messages;
+        // Nothing was written: what is told is told already, whatever becomes of this.
+        drop(moment);
+        let RoomRow { info, epoch, seq, .. } = Self::room_row(&row, 0)?;
+        Ok(Some(Snapshot::new(info, epoch, seq, members, messages)))
+    }
+
+    pub(super) async fn message(&self, room: RoomId, message: MessageId) -> Result<Option<Arc<Message>>> {
+        let query = sqlx::query(MESSAGE).bind(room.0).bind(message.0);
+        let row = query.fetch_optional(&self.pool).await.map_err(self.fault)?;
+        row.map_or(Ok(None), |row| Self::maybe_message(&row, 0))
+    }
+
+    pub(super) async fn turn(&self, room: RoomId, turn: TurnId) -> Result<Option<TurnInfo>> {
+        self.one_turn(TURN, room, turn.0).await
+    }
+
+    pub(super) async fn turn_of_message(&self, room: RoomId, message: MessageId) -> Result<Option<TurnInfo>> {
+        self.one_turn(TURN_OF_MESSAGE, room, message.0).await
+    }
+
+    async fn one_turn(&self, sql: &'static str, room: RoomId, id: i64) -> Result<Option<TurnInfo>> {
+        let row = sqlx::query(sql).bind(room.0).bind(id).fetch_optional(&self.pool).await;
+        let row = row.map_err(self.fault)?;
+        row.map(|row| Ok(Self::turn_row(&row, 0)?.info)).transpose()
+    }
+
+    pub(super) async fn open_turns(&self) -> Result<Vec<TurnInfo>> {
+        let rows = sqlx::query(OPEN_TURNS)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(self.fault)?;
+        let turns = rows.iter().map(|row| Ok(Self::turn_row(row, 0)?.info));
+        let mut turns = turns.collect::<Result<Vec<_>>>()?;
+        // Not sorted by the database, which would then read every turn there ever was in the order of ids.
+        turns.sort_by_key(|turn| turn.id);
+        Ok(turns)
+    }
+
+    pub(super) async fn user(&self, id: UserId) -> Result<Option<Account>> {
+        let row = sqlx::query(USER).bind(id.0).fetch_optional(&self.pool).await;
+        row.map_err(self.fault)?.map(|row| Self::account(&row)).transpose()
+    }
+
+    /// The account of this name, and its password's hash if it has one.
+    pub(super) async fn user_by_name(&self, name: &str) -> Result<Option<(Account, Option<String>)>> {
+        let query = sqlx::query(USER_BY_NAME).bind(name.to_owned());
+        let row = query.fetch_optional(&self.pool).await.map_err(self.fault)?;
+        row.map(|row| Ok((Self::account(&row)?, get::<_, DB>(&row, width::ACCOUNT)?)))
+            .transpose()
+    }
+
+    pub(super) async fn search(&self, text: &str, limit: u32, except: UserId) -> Result<Vec<Account>> {
+        let query = sqlx::query(SEARCH)
+            .bind(pattern(text))
+            .bind(except.0)
+            .bind(i64::from(limit));
+        let rows = query.fetch_all(&self.pool).await.map_err(self.fault)?;
+        rows.iter().map(Self::account).collect()
+    }
+
+    fn all_members(rows: &[DB::Row]) -> Result<Vec<Member>> {
+        rows.iter().map(|row| Ok(Self::member_row(row, 0)?.member)).collect()
+    }
+
+    /// The message whose columns begin at `at`, if an outer join found one.
+    fn maybe_message(row: &DB::Row, at: usize) -> Result<Option<Arc<Message>>> {
+        match get::<Option<i64>, DB>(row, at)? {
+            Some(_) => Ok(Some(Arc::new(Self::message_row(row, at)?.message))),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn room_row(row: &DB::Row, at: usize) -> Result<RoomRow> {
+        Ok(RoomRow {
+            info: RoomInfo {
+                id: RoomId(get::<_, DB>(row, at)?),
+                name: get::<_, DB>(row, at + 1)?,
+                owner: UserId(get::<_, DB>(row, at + 2)?),
+                is_group: get::<_, DB>(row, at + 3)?,
+                is_ai_chat: get::<_, DB>(row, at + 4)?,
+                created_at: Timestamp(get::<_, DB>(row, at + 5)?),
+            },
+            epoch: Epoch(get::<_, DB>(row, at + 6)?),
+            seq: Seq(get::<_, DB>(row, at + 7)?),
+            number: get::<_, DB>(row, at + 8)?,
+            members: u32::try_from(get::<i64, DB>(row, at + 9)?).map_err(broken)?,
+        })
+    }
+
+    pub(super) fn member_row(row: &DB::Row, at: usize) -> Result<MemberRow> {
+        let role: String = get::<_, DB>(row, at + 2)?;
+        Ok(MemberRow {
+            member: Member {
+                user: UserId(get::<_, DB>(row, at)?),
+                name: get::<_, DB>(row, at + 1)?,
+                role: role_of(&role).ok_or_else(|| unknown(&role))?,
+                joined_at: Timestamp(get::<_, DB>(row, at + 3)?),
+                read: Seq(get::<_, DB>(row, at + 5)?),
+            },
+            joined: Seq(get::<_, DB>(row, at + 4)?),
+            read_number: get::<_, DB>(row, at + 6)?,
+            discount: get::<_, DB>(row, at + 7)?,
+        })
+    }
+
+    pub(super) fn message_row(row: &DB::Row, at: usize) -> Result<MessageRow> {
+        let author = Author {
+            user: get::<Option<i64>, DB>(row, at + 4)?.map(UserId),
+            bot: get::<_, DB>(row, at + 5)?,
+            name: get::<_, DB>(row, at + 6)?,
+        };
+        let status: String = get::<_, DB>(row, at + 8)?;
+        let meta: Option<String> = get::<_, DB>(row, at + 11)?;
+        let hash: Option<Vec<u8>> = get::<_, DB>(row, at + 13)?;
+        let created_at = Timestamp(get::<_, DB>(row, at + 14)?);
+        let (id, room, seq) = (
+            get::<_, DB>(row, at)?,
+            get::<_, DB>(row, at + 1)?,
+            get::<_, DB>(row, at + 3)?,
+        );
+        let text = get::<_, DB>(row, at + 7)?;
+        Ok(MessageRow {
+            message: Message {
+                status: MessageStatus::from_word(&status).ok_or_else(|| unknown(&status))?,
+                error: get::<_, DB>(row, at + 9)?,
+                reply_to: get::<Option<i64>, DB>(row, at + 10)?.map(MessageId),
+                meta: meta.map(Meta::from_json).transpose().map_err(broken)?,
+                client_id: get::<_, DB>(row, at + 12)?,
+                edited_at: get::<Option<i64>, DB>(row, at + 15)?.map(Timestamp),
+                deleted_at: get::<Option<i64>, DB>(row, at + 16)?.map(Timestamp),
+                ..Message::new(MessageId(id), RoomId(room), Seq(seq), author, text, created_at)
+            },
+            number: get::<_, DB>(row, at + 2)?,
+            body_hash: hash.and_then(|hash| hash.try_into().ok()),
+        })
+    }
+
+    pub(super) fn turn_row(row: &DB::Row, at: usize) -> Result<TurnRow> {
+        let status: String = get::<_, DB>(row, at + 8)?;
+        let ending: Option<String> = get::<_, DB>(row, at + 9)?;
+        Ok(TurnRow {
+            info: TurnInfo {
+                id: TurnId(get::<_, DB>(row, at)?),
+                room: RoomId(get::<_, DB>(row, at + 1)?),
+                bot: get::<_, DB>(row, at + 2)?,
+                asked_by: UserId(get::<_, DB>(row, at + 3)?),
+                ask: MessageId(get::<_, DB>(row, at + 5)?),
+                ask_seq: Seq(get::<_, DB>(row, at + 6)?),
+                message: get::<Option<i64>, DB>(row, at + 7)?.map(MessageId),
+                status: TurnStatus::from_word(&status).ok_or_else(|| unknown(&status))?,
+                end: match ending {
+                    Some(json) => Some(serde_json::from_str(&json).map_err(broken)?),
+                    None => None,
+                },
+            },
+            asker: get::<_, DB>(row, at + 4)?,
+            created_at: Timestamp(get::<_, DB>(row, at + 10)?),
+        })
+    }
+
+    fn event_row(row: &DB::Row, at: usize) -> Result<EventRow> {
+        let kind: String = get::<_, DB>(row, at + 1)?;
+        Ok(EventRow {
+            seq: Seq(get::<_, DB>(row, at)?),
+            kind: EventKind::from_word(&kind).ok_or_else(|| unknown(&kind))?,
+            message: get::<Option<i64>, DB>(row, at + 2)?.map(MessageId),
+            turn: get::<Option<i64>, DB>(row, at + 3)?.map(TurnId),
+            user: get::<Option<i64>, DB>(row, at + 4)?.map(UserId),
+            by: get::<Option<i64>, DB>(row, at + 5)?.map(UserId),
+            name: get::<_, DB>(row, at + 6)?,
+            position: u32::try_from(get::<i64, DB>(row, at + 7)?).map_err(broken)?,
+            at: Timestamp(get::<_, DB>(row, at + 8)?),
+        })
+    }
+
+    fn account(row: &DB::Row) -> Result<Account> {
+        let id = UserId(get::<_, DB>(row, 0)?);
+        let created_at = Timestamp(get::<_, DB>(row, 3)?);
+        Ok(Account::new(
+            id,
+            get::<String, DB>(row, 1)?,
+            get::<_, DB>(row, 2)?,
+            created_at,
+        ))
+    }
+}
+
+pub(super) fn get<T, DB>(row: &DB::Row, at: usize) -> Result<T>
+where
+    DB: Database,
+    usize: ColumnIndex<DB::Row>,
+    T: Type<DB> + for<'r> Decode<'r, DB>,
+{
+    row.try_get(at).map_err(broken)
+}
+
+pub(super) fn role_of(word: &str) -> Option<Role> {
+    [Role::Owner, Role::Member]
+        .into_iter()
+        .find(|role| word_of(*role) == word)
+}
+
+pub(super) fn word_of(role: Role) -> &'static str {
+    match role {
+        Role::Owner => "owner",
+        Role::Member => "member",
+    }
+}
+
+/// A `LIKE` pattern for whatever contains this text, in which every character stands for itself.
+fn pattern(text: &str) -> String {
+    let mut pattern = String::from("%");
+    for character in text.chars() {
+        if matches!(character, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern.push('%');
+    pattern
+}
+
+fn unknown(word: &str) -> Error {
+    Error::internal("the store holds something this program does not know").with_source(format!("the word `{word}`"))
+}
+
+fn broken(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::internal("the store holds something this program cannot read").with_source(error)
+}
