@@ -17,8 +17,8 @@ use std::time::Duration;
 
 /// How long pieces of an answer gather: its clients append another bubble for each that follows something else.
 const DELTAS: Duration = Duration::from_millis(75);
-/// How many answers are remembered between their beginning and their end.
-const MAX_OPEN: usize = 4_096;
+/// How many answers are remembered, those that have ended the shortest.
+const MAX_ANSWERS: usize = 4_096;
 
 /// What every room a client is not in is called to it, whether or not there is one.
 pub(crate) const NOT_AUTHORIZED: &str = "Not authorized";
@@ -167,31 +167,60 @@ pub(crate) fn deleted(room: RoomId) -> Vec<u8> {
 /// The encoder of this dialect. One for all sockets.
 #[derive(Debug, Default)]
 pub(crate) struct Seed {
-    /// Answers that have begun, as they were then: their ends do not repeat who wrote them and when. Never held while
-    /// anything else is locked.
-    open: Mutex<BTreeMap<MessageId, Arc<Message>>>,
+    /// Answers that have begun. Never held while anything else is locked.
+    answers: Mutex<BTreeMap<MessageId, Known>>,
+}
+
+/// What is known of an answer.
+#[derive(Debug, Default)]
+struct Known {
+    /// Its message as it was when it began: its end does not repeat who wrote it and when.
+    message: Option<Arc<Message>>,
+    /// A reader that has been given the end from the store may still be offered pieces from before it, which would take
+    /// words back. So once the end has been encoded for anyone no piece is: whoever lacks the end will get it.
+    ended: bool,
 }
 
 impl Seed {
+    fn known<T>(&self, look: impl FnOnce(&mut BTreeMap<MessageId, Known>) -> T) -> T {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let looked = look(&mut answers);
+        while answers.len() > MAX_ANSWERS {
+            let ended = answers.iter().find(|(_, known)| known.ended).map(|(id, _)| *id);
+            match ended {
+                Some(id) => answers.remove(&id).is_some(),
+                None => answers.pop_first().is_some(),
+            };
+        }
+        looked
+    }
+
     /// Keeps an answer's message for its end.
     pub(crate) fn remember(&self, message: &Arc<Message>) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.entry(message.id).or_insert_with(|| Arc::clone(message));
-        while open.len() > MAX_OPEN {
-            open.pop_first();
-        }
+        self.known(|answers| {
+            let known = answers.entry(message.id).or_default();
+            known.message.get_or_insert_with(|| Arc::clone(message));
+        });
+    }
+
+    fn end(&self, message: MessageId) {
+        self.known(|answers| answers.entry(message).or_default().ended = true);
+    }
+
+    fn has_ended(&self, message: MessageId) -> bool {
+        self.known(|answers| answers.get(&message).is_some_and(|known| known.ended))
     }
 
     fn recall(&self, message: MessageId) -> Option<Arc<Message>> {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.get(&message).map(Arc::clone)
+        self.known(|answers| answers.get(&message)?.message.clone())
     }
 
     /// The answers that end in these entries and of which nothing is known: somebody must look them up first.
-    pub(crate) fn unknown<'a>(&'a self, entries: &'a [Entry]) -> impl Iterator<Item = MessageId> + 'a {
+    pub(crate) fn unknown(&self, entries: &[Entry]) -> Vec<MessageId> {
         let begun: BTreeSet<MessageId> = entries.iter().filter_map(begins).map(|message| message.id).collect();
         let ends = entries.iter().filter_map(|entry| Some(ending(&entry.event)?.0));
-        ends.filter(move |id| !begun.contains(id) && self.recall(*id).is_none())
+        ends.filter(|id| !begun.contains(id) && self.recall(*id).is_none())
+            .collect()
     }
 
     fn event(&self, level: Level, event: &Event, out: &mut Vec<u8>) -> bool {
@@ -256,6 +285,9 @@ impl Encoder for Seed {
     fn encode(&self, level: Level, entries: &[Entry], frames: &mut Frames) {
         for message in entries.iter().filter_map(begins) {
             self.remember(message);
+        }
+        for (message, ..) in entries.iter().filter_map(|entry| ending(&entry.event)) {
+            self.end(message);
         }
         // Whole texts make those before them superfluous: a reader that is cut off in between gets the later one.
         let mut later = BTreeSet::new();

@@ -197,8 +197,7 @@ impl Connection {
 
 /// Encodes what was pulled. The end of an answer whose beginning nobody here was there for is looked up first.
 pub(super) async fn encode(seed: &Seed, level: Level, pulled: &Pulled, feed: &Feed, attachment: &Attachment) -> Frames {
-    let unknown: Vec<_> = seed.unknown(&pulled.entries).collect();
-    for message in unknown {
+    for message in seed.unknown(&pulled.entries) {
         if let Ok(message) = attachment.room(feed).message(message).await {
             seed.remember(&message);
         }
