@@ -1,0 +1,6 @@
+//! Conformance suites for those who bring a part of their own: run them in a test, and the part keeps the promises
+//! that the engine is built on. A suite panics with the name of the rule that is broken.
+
+pub mod bot;
+
+pub use bot::bot_contract;
