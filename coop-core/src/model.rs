@@ -541,6 +541,8 @@ pub struct Page {
     pub messages: Vec<Arc<Message>>,
     /// Whether there are more in the direction asked for.
     pub more: bool,
+    /// How many messages stand before the first of these, deleted ones counted; 0 if there are none.
+    pub older: u32,
 }
 
 /// Which part of a room's history to read.

@@ -25,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a bot that was stopped may take to be dropped before its turn ends without waiting for that.
 const DROP: Duration = Duration::from_secs(1);
+/// The most messages read for a context. A builder sees more than it may use, so that where it begins holds still.
+const HISTORY: u32 = 400;
 /// How long to wait before an end that could not be committed is tried again, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
@@ -167,7 +169,7 @@ impl Answer<'_> {
             .filter(|ask| ask.deleted_at.is_none())
             .ok_or_else(gone)?;
         let page = rooms
-            .history(room, Range::Before(info.ask_seq), profile.context.messages)
+            .history(room, Range::Before(info.ask_seq), profile.context.messages.saturating_mul(2).clamp(1, HISTORY))
             .await?;
         let head = rooms.room(room).await?.ok_or_else(gone)?;
         let present: Vec<String> = rooms
@@ -186,7 +188,7 @@ impl Answer<'_> {
             present: &present,
             now,
             history: &page.messages,
-            more: page.more,
+            older: page.older,
             ask: &ask,
             prompt: &prompt,
         })?;

@@ -104,6 +104,7 @@ impl RoomStore for MemoryStore {
         let nothing = Page {
             messages: Vec::new(),
             more: false,
+            older: 0,
         };
         Ok(self
             .world()?

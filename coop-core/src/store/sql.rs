@@ -227,15 +227,16 @@ where
         let rows = query.fetch_all(connection).await.map_err(self.fault)?;
         let limit = limit as usize;
         let wanted = rows.iter().take(limit);
-        let mut messages = wanted
-            .map(|row| Ok(Arc::new(Self::message_row(row, 0)?.message)))
-            .collect::<Result<Vec<_>>>()?;
+        let mut found = wanted.map(|row| Self::message_row(row, 0)).collect::<Result<Vec<_>>>()?;
         if !matches!(range, Range::After(_)) {
-            messages.reverse();
+            found.reverse();
         }
+        let older = found.first().map_or(0, |first| u32::try_from(first.number - 1).unwrap_or(u32::MAX));
+        let messages = found.into_iter().map(|row| Arc::new(row.message)).collect();
         Ok(Page {
             messages,
             more: rows.len() > limit,
+            older,
         })
     }
 

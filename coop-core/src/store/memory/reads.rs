@@ -83,20 +83,19 @@ impl Room {
             Range::Before(seq) => &self.messages[..cut(seq)],
             Range::After(seq) => &self.messages[cut(seq.next())..],
         };
-        let there = part
-            .iter()
-            .map(|row| &row.message)
-            .filter(|message| message.deleted_at.is_none());
-        let mut messages: Vec<_> = match range {
-            Range::After(_) => there.take(limit + 1).cloned().map(Arc::new).collect(),
-            _ => there.rev().take(limit + 1).cloned().map(Arc::new).collect(),
+        let there = part.iter().filter(|row| row.message.deleted_at.is_none());
+        let mut found: Vec<_> = match range {
+            Range::After(_) => there.take(limit + 1).collect(),
+            _ => there.rev().take(limit + 1).collect(),
         };
-        let more = messages.len() > limit;
-        messages.truncate(limit);
+        let more = found.len() > limit;
+        found.truncate(limit);
         if !matches!(range, Range::After(_)) {
-            messages.reverse();
+            found.reverse();
         }
-        Page { messages, more }
+        let older = found.first().map_or(0, |first| u32::try_from(first.number - 1).unwrap_or(u32::MAX));
+        let messages = found.into_iter().map(|row| Arc::new(row.message.clone())).collect();
+        Page { messages, more, older }
     }
 
     pub(super) fn snapshot(&self, limit: u32) -> Snapshot {
