@@ -5,7 +5,8 @@ mod config;
 
 use clap::Parser;
 use config::{BotKind, Cli, Database, LogFormat, Options, Registration, Verb};
-use coop_core::store::memory::MemoryStore;
+use coop_bots::MockBot;
+use coop_core::store::sqlite::SqliteStore;
 use coop_core::{Engine, EngineBuilder, Error};
 use coop_server::{Api, serve};
 use std::fmt;
@@ -74,7 +75,7 @@ async fn run(options: Options) -> Result<(), Fault> {
     let mut builder = open_store(&database).await.map_err(Fault::Database)?;
     for bot in &options.bots {
         builder = match bot.kind {
-            BotKind::Mock => builder.bot_fn(&bot.name, mock),
+            BotKind::Mock => builder.bot(MockBot::named(&bot.name)),
         };
     }
     let engine = builder.build().await.map_err(|error| match error.kind() {
@@ -106,22 +107,12 @@ async fn run(options: Options) -> Result<(), Fault> {
 }
 
 /// Begins an engine on the store that this address names.
-#[allow(clippy::unused_async, reason = "opening a file waits")]
 async fn open_store(database: &Database) -> Result<EngineBuilder, Error> {
-    match database {
-        Database::Memory => {}
-        Database::File(_) => tracing::warn!("everything is kept in memory only"),
-    }
-    Ok(Engine::builder(MemoryStore::new()))
-}
-
-/// Repeats what it is asked, word by word.
-async fn mock(turn: coop_core::Turn, out: coop_core::ReplyWriter) -> Result<coop_core::Finish, coop_core::BotError> {
-    for word in format!("You said: {}", turn.prompt).split_inclusive(' ') {
-        out.push(word).await?;
-        tokio::time::sleep(std::time::Duration::from_millis(40)).await;
-    }
-    Ok(coop_core::Finish::stop())
+    let store = match database {
+        Database::Memory => SqliteStore::memory().await?,
+        Database::File(path) => SqliteStore::open(path).await?,
+    };
+    Ok(Engine::builder(store))
 }
 
 fn log(options: &Options) -> Result<(), Fault> {

@@ -7,8 +7,8 @@ mod tests;
 use super::Command;
 use crate::frame;
 use crate::objects::{ChatObject, MessageObject, ending};
-use coop_core::live::{Encoder, Entry, Frames, Level};
-use coop_core::{Event, Hint, HintKind, Message, MessageId, RoomId, RoomInfo, Timestamp, UserId};
+use coop_core::live::{Encoder, Entry, Frames, Level, Tape};
+use coop_core::{Event, Hint, HintKind, Message, MessageId, MessageStatus, RoomId, RoomInfo, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, BTreeSet};
@@ -223,6 +223,17 @@ impl Seed {
             .collect()
     }
 
+    /// An answer's text so far.
+    fn piece(&self, tape: &Tape, end: u64, out: &mut Vec<u8>) -> bool {
+        if self.has_ended(tape.message.id) {
+            return false;
+        }
+        tape.with_prefix(end, |text| {
+            let message = MessageObject::saying(&tape.message, text, MessageStatus::Streaming);
+            !text.is_empty() && write(out, &Say::BotStream { message })
+        })
+    }
+
     fn event(&self, level: Level, event: &Event, out: &mut Vec<u8>) -> bool {
         match event {
             Event::MessagePosted { message, .. } => write(
@@ -300,12 +311,9 @@ impl Encoder for Seed {
         for (entry, last) in entries.iter().zip(last) {
             let written = match (&*entry.event, &entry.tape) {
                 _ if !last => false,
-                (Event::Delta { end, .. } | Event::Tape { end, .. }, Some(tape)) if level == Level::Full => tape
-                    .with_prefix(*end, |text| {
-                        let status = coop_core::MessageStatus::Streaming;
-                        let message = MessageObject::saying(&tape.message, text, status);
-                        !text.is_empty() && write(&mut frames.bytes, &Say::BotStream { message })
-                    }),
+                (Event::Delta { end, .. } | Event::Tape { end, .. }, Some(tape)) => {
+                    level == Level::Full && self.piece(tape, *end, &mut frames.bytes)
+                }
                 (event, _) => self.event(level, event, &mut frames.bytes),
             };
             if written {
