@@ -173,25 +173,34 @@ impl Options {
         hosts.into_iter().flat_map(origin).collect()
     }
 
-    /// What signs tokens: from the environment, or on loopback made up and kept beside the database.
+    /// What signs tokens, if the environment says; it must unless the server listens on loopback.
     ///
     /// # Errors
     /// Words for a secret that is missing, too short or cannot be read.
-    pub(crate) fn secret(&self, database: &Database) -> Result<Secret, String> {
-        if let Some(secret) = set("COOP_JWT_SECRET") {
-            return Secret::new(secret).map_err(|weak| format!("COOP_JWT_SECRET: {weak}"));
-        }
-        if let Some(path) = set("COOP_JWT_SECRET_FILE") {
-            return Secret::read(Path::new(&path)).map_err(|error| format!("COOP_JWT_SECRET_FILE: {error}"));
-        }
-        if !self.listen.ip().is_loopback() {
-            return Err(
-                "COOP_JWT_SECRET (at least 32 bytes) is required unless the server listens on loopback".to_owned(),
-            );
-        }
-        match database {
-            Database::Memory => Secret::random().map_err(|error| format!("no token secret could be made: {error}")),
-            Database::File(path) => {
+    pub(crate) fn given_secret(&self) -> Result<Option<Secret>, String> {
+        let given = if let Some(secret) = set("COOP_JWT_SECRET") {
+            Secret::new(secret).map_err(|weak| format!("COOP_JWT_SECRET: {weak}"))?
+        } else if let Some(path) = set("COOP_JWT_SECRET_FILE") {
+            Secret::read(Path::new(&path)).map_err(|error| format!("COOP_JWT_SECRET_FILE: {error}"))?
+        } else if self.listen.ip().is_loopback() {
+            return Ok(None);
+        } else {
+            let needed = "COOP_JWT_SECRET or COOP_JWT_SECRET_FILE is required unless the server listens on loopback";
+            return Err(needed.to_owned());
+        };
+        Ok(Some(given))
+    }
+}
+
+impl Database {
+    /// A secret made up once and kept beside the file, so that starting again logs nobody out.
+    ///
+    /// # Errors
+    /// Words for a file that cannot be read or made.
+    pub(crate) fn kept_secret(&self) -> Result<Secret, String> {
+        match self {
+            Self::Memory => Secret::random().map_err(|error| format!("no token secret could be made: {error}")),
+            Self::File(path) => {
                 let mut kept = path.clone().into_os_string();
                 kept.push(".secret");
                 let kept = PathBuf::from(kept);

@@ -21,6 +21,7 @@ mod cors;
 mod dialect;
 pub mod frame;
 mod objects;
+mod patient;
 mod reply;
 mod router;
 mod routes;

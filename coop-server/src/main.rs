@@ -69,10 +69,14 @@ async fn main() -> ExitCode {
 async fn run(options: Options) -> Result<(), Fault> {
     log(&options)?;
     let database = options.database().map_err(Fault::Usage)?;
-    let secret = options.secret(&database).map_err(Fault::Usage)?;
+    let given = options.given_secret().map_err(Fault::Usage)?;
     let listener = TcpListener::bind(options.listen).await.map_err(Fault::Listen)?;
     let address = listener.local_addr().map_err(Fault::Listen)?;
     let mut builder = open_store(&database).await.map_err(Fault::Database)?;
+    let secret = match given {
+        Some(secret) => secret,
+        None => database.kept_secret().map_err(Fault::Usage)?,
+    };
     for bot in &options.bots {
         builder = match bot.kind {
             BotKind::Mock => builder.bot(MockBot::named(&bot.name)),

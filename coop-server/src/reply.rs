@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 use coop_core::{Error, ErrorKind};
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use http::{HeaderMap, Response, StatusCode};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
 use std::borrow::Cow;
@@ -28,7 +28,7 @@ pub(crate) struct Failure {
     pub(crate) status: StatusCode,
     code: &'static str,
     detail: Cow<'static, str>,
-    headers: HeaderMap,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Reply {
@@ -67,7 +67,7 @@ impl Failure {
             status,
             code,
             detail: detail.into(),
-            headers: HeaderMap::new(),
+            headers: Vec::new(),
         }
     }
 
@@ -81,10 +81,8 @@ impl Failure {
     }
 
     pub(crate) fn unauthorized(detail: &'static str) -> Self {
-        let mut failure = Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail);
-        let scheme = HeaderValue::from_static("Bearer");
-        failure.headers.insert(http::header::WWW_AUTHENTICATE, scheme);
-        failure
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
+            .with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
     }
 
     pub(crate) fn forbidden(detail: &'static str) -> Self {
@@ -108,14 +106,14 @@ impl Failure {
     pub(crate) fn wrong_method(allowed: &str) -> Self {
         let mut failure = Self::new(StatusCode::METHOD_NOT_ALLOWED, "bad_request", "Method Not Allowed");
         if let Ok(allowed) = HeaderValue::from_str(allowed) {
-            failure.headers.insert(ALLOW, allowed);
+            failure.headers.push((ALLOW, allowed));
         }
         failure
     }
 
     /// The same failure with one more header.
-    pub(crate) fn with_header(mut self, name: http::HeaderName, value: HeaderValue) -> Self {
-        self.headers.insert(name, value);
+    pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
         self
     }
 
@@ -146,7 +144,7 @@ impl From<Error> for Failure {
         if let Some(after) = after {
             // Rounded up: whoever comes back too early is refused again.
             let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
-            failure.headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+            failure.headers.push((RETRY_AFTER, HeaderValue::from(seconds)));
         }
         failure
     }

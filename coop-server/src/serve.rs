@@ -1,6 +1,7 @@
 //! Serves an [`Api`] on a listener: accepts connections, speaks HTTP/1.1 with upgrades on them, and ends in order.
 
 use crate::api::Api;
+use crate::patient::Patient;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -117,7 +118,7 @@ async fn connection(stream: TcpStream, api: Api, ending: CancellationToken) {
         .header_read_timeout(HEADER_TIMEOUT)
         .max_headers(MAX_HEADERS)
         .max_header_size(MAX_HEADER_BYTES)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(Patient::new(TokioIo::new(stream)), service)
         .with_upgrades();
     let mut served = pin!(served);
     let ended = tokio::select! {

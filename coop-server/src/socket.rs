@@ -13,13 +13,13 @@ mod wire;
 
 use crate::api::House;
 use crate::call::parameter;
+use crate::patient::Patient;
 use crate::reply::{Body, Failure};
 use bytes::Bytes;
 use fastwebsockets::upgrade::{UpgradeFut, is_upgrade_request};
 use http::header::{HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body_util::Full;
-use hyper::upgrade::Parts;
 use hyper_util::rt::TokioIo;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,9 +102,14 @@ fn is_key(key: &[u8]) -> bool {
 
 /// The TCP connection under an upgraded one, and what the client sent ahead. HTTP's buffers go with the rest.
 async fn taken(upgrade: UpgradeFut) -> Option<(TcpStream, Bytes)> {
-    let upgraded = timeout(PATIENCE, upgrade).await.ok()?.ok()?;
-    match upgraded.into_inner().into_inner().downcast::<TokioIo<TcpStream>>() {
-        Ok(Parts { io, read_buf, .. }) => Some((io.into_inner(), read_buf)),
+    let upgraded = timeout(PATIENCE, upgrade).await.ok()?.ok()?.into_inner().into_inner();
+    let upgraded = match upgraded.downcast::<Patient<TokioIo<TcpStream>>>() {
+        Ok(parts) => return Some((parts.io.into_inner().into_inner(), parts.read_buf)),
+        Err(upgraded) => upgraded,
+    };
+    // Served by somebody else's loop.
+    match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(parts) => Some((parts.io.into_inner(), parts.read_buf)),
         Err(_) => {
             tracing::error!("a WebSocket came over something that is not TCP, which is not supported");
             None

@@ -14,9 +14,12 @@ use serde_json::value::RawValue;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long pieces of an answer gather: its clients append another bubble for each that follows something else.
 const DELTAS: Duration = Duration::from_millis(75);
+/// How long opening a room may take.
+const A_MOMENT: Duration = Duration::from_secs(10);
 /// How many answers are remembered, those that have ended the shortest.
 const MAX_ANSWERS: usize = 4_096;
 
@@ -38,7 +41,12 @@ struct Said<'a> {
 /// # Errors
 /// Words for the client.
 pub(crate) fn decode(text: &str) -> Result<Option<Command>, &'static str> {
-    let said: Said<'_> = serde_json::from_str(text).map_err(|_| "Not a JSON object")?;
+    const NOT_AN_OBJECT: &str = "Not a JSON object";
+    // An array of the right values would do for the parser.
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(NOT_AN_OBJECT);
+    }
+    let said: Said<'_> = serde_json::from_str(text).map_err(|_| NOT_AN_OBJECT)?;
     let Some(kind) = said.kind.and_then(of::<String>) else {
         return Ok(None);
     };
@@ -146,6 +154,13 @@ pub(crate) fn gained(info: &RoomInfo, joined_at: Timestamp) -> Vec<u8> {
     })
 }
 
+/// The frame that shows an answer as it is now.
+pub(crate) fn answer(message: &Message) -> Vec<u8> {
+    alone(&Say::BotStream {
+        message: message.into(),
+    })
+}
+
 /// The frame that tells somebody that another has removed them.
 pub(crate) fn removed(room: RoomId) -> Vec<u8> {
     let notification = "You were removed from a chat";
@@ -178,7 +193,7 @@ struct Known {
     message: Option<Arc<Message>>,
     /// A reader that has been given the end from the store may still be offered pieces from before it, which would take
     /// words back. So once the end has been encoded for anyone no piece is: whoever lacks the end will get it.
-    ended: bool,
+    ended: Option<Instant>,
 }
 
 impl Seed {
@@ -186,7 +201,10 @@ impl Seed {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         let looked = look(&mut answers);
         while answers.len() > MAX_ANSWERS {
-            let ended = answers.iter().find(|(_, known)| known.ended).map(|(id, _)| *id);
+            let ended = answers
+                .iter()
+                .find(|(_, known)| known.ended.is_some())
+                .map(|(id, _)| *id);
             match ended {
                 Some(id) => answers.remove(&id).is_some(),
                 None => answers.pop_first().is_some(),
@@ -204,15 +222,32 @@ impl Seed {
     }
 
     fn end(&self, message: MessageId) {
-        self.known(|answers| answers.entry(message).or_default().ended = true);
+        let now = Instant::now();
+        self.known(|answers| {
+            answers.entry(message).or_default().ended.get_or_insert(now);
+        });
     }
 
     fn has_ended(&self, message: MessageId) -> bool {
-        self.known(|answers| answers.get(&message).is_some_and(|known| known.ended))
+        self.known(|answers| answers.get(&message).is_some_and(|known| known.ended.is_some()))
     }
 
     fn recall(&self, message: MessageId) -> Option<Arc<Message>> {
         self.known(|answers| answers.get(&message)?.message.clone())
+    }
+
+    /// The answers of a room that ended a moment ago. Whoever opens a room reads its history beside joining it, and may
+    /// have read it before the end and joined after.
+    pub(crate) fn just_ended(&self, room: RoomId) -> Vec<MessageId> {
+        let since = Instant::now().checked_sub(A_MOMENT);
+        let just = |known: &Known| {
+            let here = known.message.as_ref().is_some_and(|message| message.room == room);
+            here && known.ended.is_some_and(|ended| since.is_none_or(|since| ended > since))
+        };
+        self.known(|answers| {
+            let found = answers.iter().filter(|(_, known)| just(known));
+            found.map(|(id, _)| *id).collect()
+        })
     }
 
     /// The answers that end in these entries and of which nothing is known: somebody must look them up first.

@@ -5,7 +5,7 @@ use super::deliver::encode;
 use super::outbox::Written;
 use super::wire::Slot;
 use crate::dialect::Command;
-use crate::dialect::seed::{NOT_AUTHORIZED, Seed};
+use crate::dialect::seed::{NOT_AUTHORIZED, Seed, answer};
 use coop_core::live::{Cursor, Level};
 use coop_core::{Attachment, ErrorKind, HintKind, RoomId, Start};
 use std::time::Duration;
@@ -114,7 +114,24 @@ impl<'a> Actor<'a> {
         }
         self.connection.fall_behind();
         self.attachment.hint(&slot.feed, HintKind::Presence { here: true });
-        Ok(())
+        self.show_just_ended(&slot).await
+    }
+
+    /// Shows the newest message once more if it is an answer that has just ended: the client may have read its text
+    /// before the end, and it joined after. Anywhere but at the bottom it would be shown twice.
+    async fn show_just_ended(&self, slot: &Slot) -> Result<(), Ending> {
+        let ended = self.seed.just_ended(slot.room);
+        if ended.is_empty() {
+            return Ok(());
+        }
+        let last = match self.attachment.room(&slot.feed).entry().await {
+            Ok(entry) => entry.last_message,
+            Err(_) => return Ok(()),
+        };
+        match last.filter(|message| ended.contains(&message.id)) {
+            Some(message) => self.connection.write_of(slot.room, &answer(&message)).await,
+            None => Ok(()),
+        }
     }
 
     fn leave(&mut self, room: RoomId) {

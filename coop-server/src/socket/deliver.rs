@@ -129,13 +129,20 @@ impl Connection {
             return Ok(());
         };
         let frame = seed::gained(&entry.info, me.joined_at);
+        self.write_of(entry.info.id, &frame).await
+    }
+
+    /// Writes one frame about a room, outside its order. If the room is lost before, nothing of it is said.
+    pub(super) async fn write_of(&self, room: RoomId, frame: &[u8]) -> Result<(), Ending> {
         loop {
             self.until_clear().await?;
-            let wire = &mut *self.wire();
-            // It may have been lost again, and then nothing of it is said.
-            if wire.slot(entry.info.id).is_none() || wire.outbox.write_one(&self.socket, &frame) {
-                return Ok(());
+            {
+                let wire = &mut *self.wire();
+                if wire.slot(room).is_none() || wire.outbox.write_one(&self.socket, frame) {
+                    return Ok(());
+                }
             }
+            self.until_writable().await?;
         }
     }
 

@@ -201,6 +201,7 @@ impl Ws {
     /// Opens, or gives the status with which that was refused.
     pub(crate) async fn try_open(address: SocketAddr, request: Request) -> Result<Self, u16> {
         let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
         Self::over(stream, request).await
     }
 

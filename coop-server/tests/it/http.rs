@@ -132,7 +132,7 @@ async fn bad_bodies() {
         check_failure(&reply, status, &body.to_string());
     }
     let host = format!("Host: {}\r\nAuthorization: Bearer {}\r\n", server.address, alice.token);
-    for body in ["", "{", "nul", "{\"username\":\"\\ud800\"}", "\u{0}"] {
+    for body in ["", "{", "nul", "{\"name\":\"\\ud800\"}", "\u{0}"] {
         let length = body.len();
         let request = format!("POST /api/chats HTTP/1.1\r\n{host}Content-Length: {length}\r\n\r\n{body}");
         check_failure(&http.raw(request.as_bytes()).await, 422, body);

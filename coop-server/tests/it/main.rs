@@ -1,4 +1,5 @@
 //! The server from outside: real sockets, real HTTP, an engine whose bot writes what the test tells it.
+#![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
 mod binary;
 mod client;

@@ -24,7 +24,6 @@ pub(crate) enum Say {
 
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
-    pub(crate) engine: Engine,
     pub(crate) bot: mpsc::UnboundedSender<Say>,
     end: Option<oneshot::Sender<()>>,
     pub(crate) task: JoinHandle<()>,
@@ -57,9 +56,7 @@ impl Server {
             .build()
             .await
             .unwrap();
-        let api = Api::builder(engine.clone())
-            .jwt_secret(SECRET)
-            .cors_origins([PAGE.to_owned()]);
+        let api = Api::builder(engine).jwt_secret(SECRET).cors_origins([PAGE.to_owned()]);
         let api = set(api).build().unwrap();
         let listener = listen(send_buffer);
         let address = listener.local_addr().unwrap();
@@ -72,7 +69,6 @@ impl Server {
         let task = tokio::spawn(server.into_future());
         Self {
             address,
-            engine,
             bot,
             end: Some(end),
             task,

@@ -91,7 +91,10 @@ async fn what_the_protocol_forbids_ends_the_connection_with_its_code() {
         timeout(PATIENCE, stream.read_exact(&mut seen)).await.unwrap().unwrap();
         assert_eq!(seen[0], 0x88, "{bytes:?}");
         assert_eq!(u16::from_be_bytes([seen[2], seen[3]]), code, "{bytes:?}");
-        // And then it is over, whether or not the client answers.
+        // And then it is over, whether or not the client does anything.
+        if bytes[0] != 0x83 {
+            stream.shutdown().await.unwrap();
+        }
         let mut rest = Vec::new();
         let _ = timeout(PATIENCE, stream.read_to_end(&mut rest)).await.unwrap();
     }
@@ -185,6 +188,7 @@ async fn narrow(server: &Server, person: &Person) -> Ws {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
     let stream = socket.connect(server.address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
     Ws::over(stream, Ws::request(server.address, &person.token))
         .await
         .unwrap()
@@ -288,12 +292,15 @@ async fn many_sockets_and_senders_see_one_order() {
         .group(&alice, "lab", &others.iter().collect::<Vec<_>>())
         .await;
     let mut tasks = Vec::new();
+    let all_here = std::sync::Arc::new(tokio::sync::Barrier::new(6));
     for person in others.iter().chain([&alice]) {
         let mut socket = server.socket(person).await;
         let name = person.name.clone();
+        let all_here = std::sync::Arc::clone(&all_here);
         tasks.push(tokio::spawn(async move {
             socket.join(room).await;
             socket.settle().await;
+            all_here.wait().await;
             for number in 0..50 {
                 socket.say(room, &format!("{name} {number}")).await;
             }

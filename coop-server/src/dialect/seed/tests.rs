@@ -39,6 +39,7 @@ fn what_is_wrong_is_refused() {
         "nonsense",
         "5",
         "null",
+        r#"["join",5]"#,
         "\"join\"",
         "{\"type\":",
         r#"{"type":"join","type":"join"}"#,
