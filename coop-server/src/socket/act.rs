@@ -52,7 +52,11 @@ impl<'a> Actor<'a> {
             };
             match command {
                 // In a box of its own, so that an idle connection does not keep room for all that a command may need.
-                Some(command) => Box::pin(self.carry_out(command)).await?,
+                Some(command) => match Box::pin(self.carry_out(command)).await {
+                    // It cannot be told, but what it has said is said.
+                    Ok(()) | Err(Ending::Lost) => {}
+                    Err(ending) => return Err(ending),
+                },
                 None => return Ok(()),
             }
         }

@@ -117,8 +117,7 @@ pub(super) async fn run(house: Arc<House>, user: User, socket: TcpStream, ahead:
                 () = house.closing.cancelled() => Ending::Closing,
                 () = connection.closed.notified() => Ending::Closing,
                 () = sleep_until(until) => Ending::Expired,
-                ending = connection.deliver(&house.seed, &attachment) => ending,
-                ending = connection.converse(&house.seed, &attachment, ahead) => ending,
+                ending = connection.serve(&house.seed, &attachment, ahead) => ending,
             }
         }
         Err(ending) => ending,
@@ -258,16 +257,31 @@ impl Connection {
 
     // Receiving.
 
-    /// Receives and acts until one of them ends. What the client asked before it left is still done.
-    async fn converse(&self, seed: &seed::Seed, attachment: &Attachment, ahead: Bytes) -> Ending {
+    /// Receives, acts and delivers until one of them ends. What the client asked before it left is still done.
+    async fn serve(&self, seed: &seed::Seed, attachment: &Attachment, ahead: Bytes) -> Ending {
         let mut act = pin!(Actor::new(self, seed, attachment).run());
+        let mut receive = pin!(self.receive(ahead));
         let ending = tokio::select! {
             biased;
+            ending = self.deliver(seed, attachment) => {
+                if ending == Ending::Lost {
+                    // Nothing can be written any more, but what it said last may not have been read yet.
+                    let _ = timeout(LAST_COMMANDS, async {
+                        tokio::select! {
+                            _ = &mut receive => {}
+                            ending = &mut act => return ending,
+                        }
+                        self.end_inbox();
+                        act.await
+                    })
+                    .await;
+                }
+                return ending;
+            }
             acted = &mut act => return acted.err().unwrap_or(Ending::Lost),
-            ending = self.receive(ahead) => ending,
+            ending = &mut receive => ending,
         };
-        self.inbox().ended = true;
-        self.arrived.notify_one();
+        self.end_inbox();
         let _ = timeout(LAST_COMMANDS, act).await;
         ending
     }
@@ -324,6 +338,11 @@ impl Connection {
 
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end_inbox(&self) {
+        self.inbox().ended = true;
+        self.arrived.notify_one();
     }
 
     fn put(&self, command: Command) {

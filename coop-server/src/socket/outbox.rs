@@ -100,7 +100,7 @@ impl Outbox {
     /// Writes an answer, or keeps it until what is before it is out.
     pub(super) fn reply(&mut self, socket: &impl TryWrite, frame: &[u8]) -> Result<(), Overflow> {
         let taken = if self.is_clear() { self.push(socket, frame) } else { 0 };
-        if taken == frame.len() {
+        if taken == frame.len() || self.broken {
             return Ok(());
         }
         if self.replies.len() + frame.len() > MAX_REPLIES {
@@ -272,5 +272,7 @@ mod tests {
         let mut outbox = Outbox::default();
         assert_eq!(outbox.write(&Broken, &frames()), Written::Nothing);
         assert!(outbox.is_broken() && !outbox.is_clear() && !outbox.flush(&Broken));
+        // Answers to who is gone are no reason to end anything.
+        assert!((0..1_000).all(|_| outbox.reply(&Broken, &[0; 100]).is_ok()));
     }
 }
