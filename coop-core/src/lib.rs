@@ -21,4 +21,6 @@ pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, GoneReason, Hint, HintKind};
 pub use id::{Epoch, MessageId, RoomId, Seq, TurnId, UserId};
 pub use model::*;
+#[cfg(feature = "sqlite")]
+pub use store::sqlite;
 pub use time::{Clock, Timestamp};
