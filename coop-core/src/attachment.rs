@@ -295,18 +295,27 @@ fn ended_by(event: &Event) -> Vec<MessageId> {
     match event {
         Event::Snapshot(snapshot) => {
             let over = |message: &&Arc<Message>| message.status != MessageStatus::Streaming;
-            snapshot.messages.iter().filter(over).map(|message| message.id).collect()
+            snapshot
+                .messages
+                .iter()
+                .filter(over)
+                .map(|message| message.id)
+                .collect()
         }
-        Event::TurnEnded { message: Some(message), .. } => vec![*message],
+        Event::TurnEnded {
+            message: Some(message), ..
+        } => vec![*message],
         _ => Vec::new(),
     }
 }
 
 fn tape_text(event: &Event) -> Option<TapeText> {
     match event {
-        Event::Tape { message, end, text, .. } => {
-            Some(TapeText { message: *message, end: *end, text: Arc::clone(text) })
-        }
+        Event::Tape { message, end, text, .. } => Some(TapeText {
+            message: *message,
+            end: *end,
+            text: Arc::clone(text),
+        }),
         _ => None,
     }
 }

@@ -6,7 +6,7 @@ use crate::bus::Bus;
 use crate::error::{Error, Result};
 use crate::event::GoneReason;
 use crate::id::{RoomId, TurnId, UserId};
-use crate::live::{LiveRoom, Reader, ReaderId, Pace};
+use crate::live::{LiveRoom, Pace, Reader, ReaderId};
 use crate::model::TurnEnd;
 use crate::password::Passwords;
 use crate::store::{RoomHead, RoomStore, UserStore};

@@ -334,7 +334,11 @@ impl LiveRoom {
         };
         let mut entries = state.entries(0, offered.pos, seq, Level::Events);
         if level == Level::Full {
-            for tape in state.tapes_at(offered.pos).values().filter(|_| !removed(Mutant::TapeWithSnapshot)) {
+            for tape in state
+                .tapes_at(offered.pos)
+                .values()
+                .filter(|_| !removed(Mutant::TapeWithSnapshot))
+            {
                 // Deltas after `offered` are still to be offered: the text given here ends where they begin.
                 let end = state.offset_at(tape, offered.pos);
                 let held = tapes.get(&tape.message.id).copied();
@@ -510,8 +514,14 @@ impl State {
     /// is still to be offered.
     fn tapes_at(&self, pos: u64) -> BTreeMap<MessageId, Arc<Tape>> {
         let later = self.queue.iter().rev().take_while(|entry| entry.pos > pos);
-        let closed = later.filter_map(|entry| entry.tape.as_ref()).map(|tape| (tape.message.id, Arc::clone(tape)));
-        self.tapes.iter().map(|(id, tape)| (*id, Arc::clone(tape))).chain(closed).collect()
+        let closed = later
+            .filter_map(|entry| entry.tape.as_ref())
+            .map(|tape| (tape.message.id, Arc::clone(tape)));
+        self.tapes
+            .iter()
+            .map(|(id, tape)| (*id, Arc::clone(tape)))
+            .chain(closed)
+            .collect()
     }
 
     /// How many bytes of a tape the deltas up to position `pos` bring.
