@@ -72,13 +72,15 @@ pub(crate) struct Shared {
     /// Rooms in memory. Taken before any live room's own lock.
     registry: Mutex<Registry>,
     /// Readers by user, so that they hear of rooms they gain. Never held together with another lock.
-    readers: Mutex<BTreeMap<UserId, Vec<(ReaderId, Arc<dyn Reader>)>>>,
+    readers: Mutex<BTreeMap<UserId, Vec<KnownReader>>>,
     /// Turns that run here, so that a stop finds them. Never held together with another lock.
     turns: Mutex<BTreeMap<TurnId, Arc<Running>>>,
     /// Who waits for which turn's end. Never held together with another lock.
     waiting: Mutex<BTreeMap<TurnId, Vec<oneshot::Sender<()>>>>,
     next_reader: AtomicU64,
 }
+
+type KnownReader = (ReaderId, Arc<dyn Reader>);
 
 #[derive(Default)]
 struct Registry {
