@@ -18,9 +18,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
+/// What waits to be sent, and who waits for it.
+type Waiting = Vec<(Intent, oneshot::Sender<Result<(), Error>>)>;
+
 type Anything<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-#[tokio::main(flavor = "current_thread")]
+#[tokio::main]
 async fn main() -> Anything<()> {
     let seconds = env::var("COOP_BENCH_SECONDS").map_or(Ok(3.0), |text| text.parse())?;
     let length = Duration::from_secs_f64(seconds);
@@ -128,7 +131,7 @@ struct Writers {
 
 struct Writer {
     room: RoomId,
-    waiting: Mutex<Vec<(Intent, oneshot::Sender<Result<(), Error>>)>>,
+    waiting: Mutex<Waiting>,
     /// Held by whoever commits what is waiting.
     committing: tokio::sync::Mutex<()>,
 }
@@ -224,7 +227,7 @@ impl Writers {
 }
 
 impl Writer {
-    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<(Intent, oneshot::Sender<Result<(), Error>>)>> {
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

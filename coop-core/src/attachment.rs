@@ -8,7 +8,6 @@ use crate::id::{MessageId, RoomId, Seq, UserId};
 use crate::live::{Cursor, Encoder, Entry, Level, LiveRoom, Pull, Reader, ReaderId};
 use crate::model::{Message, MessageStatus, Position, RoomEntry, TapeText};
 use crate::mutant::{Mutant, removed};
-use crate::room::Room;
 use crate::sync::lock;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -60,6 +59,10 @@ impl Feed {
     #[must_use]
     pub fn room(&self) -> RoomId {
         self.0.id
+    }
+
+    pub(crate) fn live(&self) -> &Arc<LiveRoom> {
+        &self.0
     }
 }
 
@@ -264,15 +267,9 @@ impl Attachment {
         feed.0.hint(hint, Some(self.id));
     }
 
-    /// The room as this reader's user sees it. Its calls are checked against the store like everyone's.
-    #[must_use]
-    pub fn room(&self, feed: &Feed) -> Room {
-        Room::new(
-            Arc::clone(&self.shared),
-            Arc::clone(&feed.0),
-            self.user,
-            self.name.clone(),
-        )
+    /// What a handle on one of its rooms is made of.
+    pub(crate) fn owner(&self) -> (&Arc<Shared>, UserId, &str) {
+        (&self.shared, self.user, &self.name)
     }
 
     /// Forgets a room the reader has lost, so that it can be entered again later.
@@ -295,18 +292,27 @@ fn ended_by(event: &Event) -> Vec<MessageId> {
     match event {
         Event::Snapshot(snapshot) => {
             let over = |message: &&Arc<Message>| message.status != MessageStatus::Streaming;
-            snapshot.messages.iter().filter(over).map(|message| message.id).collect()
+            snapshot
+                .messages
+                .iter()
+                .filter(over)
+                .map(|message| message.id)
+                .collect()
         }
-        Event::TurnEnded { message: Some(message), .. } => vec![*message],
+        Event::TurnEnded {
+            message: Some(message), ..
+        } => vec![*message],
         _ => Vec::new(),
     }
 }
 
 fn tape_text(event: &Event) -> Option<TapeText> {
     match event {
-        Event::Tape { message, end, text, .. } => {
-            Some(TapeText { message: *message, end: *end, text: Arc::clone(text) })
-        }
+        Event::Tape { message, end, text, .. } => Some(TapeText {
+            message: *message,
+            end: *end,
+            text: Arc::clone(text),
+        }),
         _ => None,
     }
 }

@@ -6,7 +6,7 @@ use crate::bus::Bus;
 use crate::error::{Error, Result};
 use crate::event::GoneReason;
 use crate::id::{RoomId, TurnId, UserId};
-use crate::live::{LiveRoom, Reader, ReaderId, Pace};
+use crate::live::{LiveRoom, Pace, Reader, ReaderId};
 use crate::model::TurnEnd;
 use crate::password::Passwords;
 use crate::store::{RoomHead, RoomStore, UserStore};
@@ -72,13 +72,15 @@ pub(crate) struct Shared {
     /// Rooms in memory. Taken before any live room's own lock.
     registry: Mutex<Registry>,
     /// Readers by user, so that they hear of rooms they gain. Never held together with another lock.
-    readers: Mutex<BTreeMap<UserId, Vec<(ReaderId, Arc<dyn Reader>)>>>,
+    readers: Mutex<BTreeMap<UserId, Vec<KnownReader>>>,
     /// Turns that run here, so that a stop finds them. Never held together with another lock.
     turns: Mutex<BTreeMap<TurnId, Arc<Running>>>,
     /// Who waits for which turn's end. Never held together with another lock.
     waiting: Mutex<BTreeMap<TurnId, Vec<oneshot::Sender<()>>>>,
     next_reader: AtomicU64,
 }
+
+type KnownReader = (ReaderId, Arc<dyn Reader>);
 
 #[derive(Default)]
 struct Registry {

@@ -21,9 +21,9 @@ pub mod password;
 mod room;
 pub mod store;
 mod subscription;
+mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod sync;
 pub mod time;
 mod turn;
 mod user;
@@ -37,6 +37,8 @@ pub use event::{Event, GoneReason, Hint, HintKind};
 pub use id::{Epoch, MessageId, RoomId, Seq, TurnId, UserId};
 pub use model::*;
 pub use room::{MAX_PAGE, Room, Sent};
+#[cfg(feature = "sqlite")]
+pub use store::sqlite;
 pub use subscription::Subscription;
 pub use time::{Clock, Timestamp};
 pub use turn::TurnHandle;

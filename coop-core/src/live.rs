@@ -334,7 +334,11 @@ impl LiveRoom {
         };
         let mut entries = state.entries(0, offered.pos, seq, Level::Events);
         if level == Level::Full {
-            for tape in state.tapes_at(offered.pos).values().filter(|_| !removed(Mutant::TapeWithSnapshot)) {
+            for tape in state
+                .tapes_at(offered.pos)
+                .values()
+                .filter(|_| !removed(Mutant::TapeWithSnapshot))
+            {
                 // Deltas after `offered` are still to be offered: the text given here ends where they begin.
                 let end = state.offset_at(tape, offered.pos);
                 let held = tapes.get(&tape.message.id).copied();
@@ -376,8 +380,8 @@ impl State {
             // What nobody was there to be offered stands before the new reader's place, not after it.
             self.publish_all(room);
         }
-        let group = match self.groups.iter_mut().find(|group| group.is(level, encoder.as_ref())) {
-            Some(group) => group,
+        let index = match self.groups.iter().position(|group| group.is(level, encoder.as_ref())) {
+            Some(index) => index,
             None => {
                 let offered = Cursor {
                     pos: self.head,
@@ -385,7 +389,7 @@ impl State {
                 };
                 let readers = Arc::default();
                 let (events_wait, deltas_wait) = (false, false);
-                self.groups.push_mut(Group {
+                self.groups.push(Group {
                     level,
                     encoder,
                     offered,
@@ -393,10 +397,11 @@ impl State {
                     last: None,
                     events_wait,
                     deltas_wait,
-                })
+                });
+                self.groups.len() - 1
             }
         };
-        Arc::make_mut(&mut group.readers).push(registered);
+        Arc::make_mut(&mut self.groups[index].readers).push(registered);
     }
 
     fn detach(&mut self, id: ReaderId) -> Option<Registered> {
@@ -492,17 +497,20 @@ impl State {
         }
     }
 
-    /// The entries from index `first` up to position `to` that a reader needs who has seen the log up to `seq`.
+    /// The entries from index `first` up to position `to` that a reader needs who has seen the log up to `seq`, which
+    /// may be further than this live room has.
     fn entries(&self, first: usize, to: u64, seq: Seq, level: Level) -> Vec<Entry> {
-        self.queue
-            .iter()
-            .skip(first)
-            .take_while(|entry| entry.pos <= to)
-            .filter(|entry| match entry.event.seq() {
-                Some(its) => its > seq || removed(Mutant::SkipBelowCursor),
-                None => level == Level::Full,
+        let queue = self.queue.iter().skip(first).take_while(|entry| entry.pos <= to);
+        let needed = queue.filter(|entry| match entry.event.seq() {
+            Some(its) => its > seq || removed(Mutant::SkipBelowCursor),
+            None => level == Level::Full,
+        });
+        // Nobody is moved back by stopping in the middle.
+        needed
+            .map(|entry| Entry {
+                seq: entry.seq.max(seq),
+                ..entry.clone()
             })
-            .cloned()
             .collect()
     }
 
@@ -510,8 +518,14 @@ impl State {
     /// is still to be offered.
     fn tapes_at(&self, pos: u64) -> BTreeMap<MessageId, Arc<Tape>> {
         let later = self.queue.iter().rev().take_while(|entry| entry.pos > pos);
-        let closed = later.filter_map(|entry| entry.tape.as_ref()).map(|tape| (tape.message.id, Arc::clone(tape)));
-        self.tapes.iter().map(|(id, tape)| (*id, Arc::clone(tape))).chain(closed).collect()
+        let closed = later
+            .filter_map(|entry| entry.tape.as_ref())
+            .map(|tape| (tape.message.id, Arc::clone(tape)));
+        self.tapes
+            .iter()
+            .map(|(id, tape)| (*id, Arc::clone(tape)))
+            .chain(closed)
+            .collect()
     }
 
     /// How many bytes of a tape the deltas up to position `pos` bring.

@@ -169,7 +169,11 @@ impl Answer<'_> {
             .filter(|ask| ask.deleted_at.is_none())
             .ok_or_else(gone)?;
         let page = rooms
-            .history(room, Range::Before(info.ask_seq), profile.context.messages.saturating_mul(2).clamp(1, HISTORY))
+            .history(
+                room,
+                Range::Before(info.ask_seq),
+                profile.context.messages.saturating_mul(2).clamp(1, HISTORY),
+            )
             .await?;
         let head = rooms.room(room).await?.ok_or_else(gone)?;
         let present: Vec<String> = rooms

@@ -9,7 +9,7 @@ use crate::live::{Encoder, Reader};
 use crate::model::{Account, RoomEntry};
 use crate::names;
 use crate::room::Room;
-use crate::store::{Greeting, NewRoom};
+use crate::store::{Greeting, Intent, NewRoom};
 use crate::subscription::Subscription;
 use std::fmt;
 use std::sync::Arc;
@@ -80,6 +80,18 @@ impl fmt::Debug for User {
     }
 }
 
+impl Room {
+    /// Makes somebody a member. Any member may; inviting a member again changes nothing.
+    ///
+    /// # Errors
+    /// `TooLarge` if the room is full (1,000 members), `NotFound`, `Unavailable`, `Closed`. Cancel safe as
+    /// [`send`](Self::send).
+    pub async fn invite(&self, user: &User) -> Result<()> {
+        let (user, name, by) = (user.id(), user.name().to_owned(), self.user_id());
+        self.carry_out(Intent::Invite { user, name, by }).await
+    }
+}
+
 impl User {
     pub(crate) fn new(shared: Arc<Shared>, account: Account) -> Self {
         Self {
@@ -119,9 +131,6 @@ impl User {
             if user.id() != self.id() && members.iter().all(|(id, _)| *id != user.id()) {
                 members.push((user.id(), user.name().to_owned()));
             }
-        }
-        if members.len() >= crate::store::plan::MAX_MEMBERS as usize {
-            return Err(Error::too_large("a room has at most 1,000 members"));
         }
         let name = draft.name.unwrap_or_else(|| self.name_for(draft.ai_chat, &members));
         names::check_room_name(&name)?;

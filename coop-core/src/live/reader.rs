@@ -41,7 +41,10 @@ impl Cursor {
 
     /// Where a reader stands that has had everything up to `seq` from the store.
     pub(crate) fn outside(seq: Seq) -> Self {
-        Self { pos: Self::OUTSIDE, seq }
+        Self {
+            pos: Self::OUTSIDE,
+            seq,
+        }
     }
 
     /// The newest event of the log that a reader here has.

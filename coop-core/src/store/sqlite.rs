@@ -75,12 +75,6 @@ pub struct SqliteStore {
     tasks: TaskTracker,
 }
 
-/// What the committer keeps until it has ended, so that no other engine comes too early.
-#[derive(Debug)]
-struct Held {
-    _lock: Option<File>,
-}
-
 /// How many jobs may wait for the committer; then senders wait.
 const WAITING_JOBS: usize = 1_024;
 
@@ -136,8 +130,8 @@ impl SqliteStore {
     fn running(pool: Pool<Sqlite>, writer: Writer, lock: Option<File>) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING_JOBS);
         let tasks = TaskTracker::new();
-        let held = Arc::new(Held { _lock: lock });
-        tasks.spawn(committer::run(writer, receiver, held));
+        // The lock goes with the committer, so that no other engine comes while it still writes.
+        tasks.spawn(committer::run(writer, receiver, lock));
         tasks.close();
         let reads = Reads {
             pool,

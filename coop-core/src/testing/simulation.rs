@@ -35,7 +35,10 @@ pub struct Weather {
 /// # Errors
 /// The first invariant that does not hold, in words, and how to run the schedule again.
 pub fn run(seed: u64) -> Result<(), String> {
-    let weather = Weather { faults: seed % 3 == 1, crashes: seed % 2 == 1 };
+    let weather = Weather {
+        faults: seed % 3 == 1,
+        crashes: seed % 2 == 1,
+    };
     schedule(seed, weather).map_err(|broken| {
         format!(
             "{broken}\n  in {weather:?}; again with: COOP_SIM_SEED={seed} cargo test -p coop-core --features testing \
@@ -78,7 +81,9 @@ fn live(world: &Arc<World>, crash: bool, random: &mut fastrand::Rng) -> Result<(
 
 async fn one_life(world: &Arc<World>, lasts: Duration, crash: bool) -> Result<(), String> {
     // A store that fails while an engine opens: this life is over before it began.
-    let Ok(engine) = builder(world).build().await else { return Ok(()) };
+    let Ok(engine) = builder(world).build().await else {
+        return Ok(());
+    };
     people::found(world, &engine).await?;
     let actors = people::wake(world, &engine);
     tokio::time::sleep(lasts).await;
@@ -96,7 +101,11 @@ async fn one_life(world: &Arc<World>, lasts: Duration, crash: bool) -> Result<()
 
 fn builder(world: &Arc<World>) -> EngineBuilder {
     // Small limits, so that short schedules reach them.
-    let pace = Pace { entries: 8, bytes: 2_000, ..Pace::default() };
+    let pace = Pace {
+        entries: 8,
+        bytes: 2_000,
+        ..Pace::default()
+    };
     Engine::builder(store::SimStore::new(world))
         .clock(world::SimClock(Arc::clone(world)))
         .idle_after(Duration::from_millis(300))

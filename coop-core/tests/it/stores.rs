@@ -1,5 +1,6 @@
 //! Every store keeps the shipped contract; what is particular to one of them stands in its own file.
 
+#[cfg(feature = "sqlite")]
 mod sqlite;
 
 use coop_core::mutant::{self, Mutant};

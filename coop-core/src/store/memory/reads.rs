@@ -93,7 +93,9 @@ impl Room {
         if !matches!(range, Range::After(_)) {
             found.reverse();
         }
-        let older = found.first().map_or(0, |first| u32::try_from(first.number - 1).unwrap_or(u32::MAX));
+        let older = found
+            .first()
+            .map_or(0, |first| u32::try_from(first.number - 1).unwrap_or(u32::MAX));
         let messages = found.into_iter().map(|row| Arc::new(row.message.clone())).collect();
         Page { messages, more, older }
     }

@@ -2,7 +2,6 @@
 //!
 //! Nobody waits for company: while one group is on its way to the disk the next one gathers by itself.
 
-use super::Held;
 use super::facts::{Loaded, load};
 use super::write::Rows;
 use crate::error::{Error, Result};
@@ -14,6 +13,7 @@ use crate::store::{Batch, Committed, NewAccount, NewRoom};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection, Pool, Sqlite};
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
@@ -46,8 +46,8 @@ pub(super) enum Connected {
     Shared(Pool<Sqlite>),
 }
 
-/// Serves jobs until nobody can send any more.
-pub(super) async fn run(mut writer: Writer, mut jobs: mpsc::Receiver<Job>, held: Arc<Held>) {
+/// Serves jobs until nobody can send any more. The lock is held as long.
+pub(super) async fn run(mut writer: Writer, mut jobs: mpsc::Receiver<Job>, lock: Option<File>) {
     let mut next = None;
     loop {
         let first = match next.take() {
@@ -72,7 +72,7 @@ pub(super) async fn run(mut writer: Writer, mut jobs: mpsc::Receiver<Job>, held:
     {
         tracing::warn!(%error, "the database did not close cleanly; its log will be read at the next start");
     }
-    drop(held);
+    drop(lock);
 }
 
 /// One room's part of a transaction.

@@ -14,7 +14,10 @@ pub(super) struct SimBot {
 
 impl SimBot {
     pub(super) fn new(handle: &'static str, world: &Arc<World>) -> Self {
-        Self { handle, world: Arc::clone(world) }
+        Self {
+            handle,
+            world: Arc::clone(world),
+        }
     }
 }
 

@@ -47,10 +47,18 @@ pub(super) fn wake(world: &Arc<World>, engine: &Engine) -> Vec<JoinHandle<()>> {
     };
     let mut actors = Vec::new();
     for &user in &people {
-        let person = Person { world: Arc::clone(world), engine: engine.clone(), user };
+        let person = Person {
+            world: Arc::clone(world),
+            engine: engine.clone(),
+            user,
+        };
         actors.push(tokio::spawn(person.live()));
         for &room in &rooms {
-            let person = Person { world: Arc::clone(world), engine: engine.clone(), user };
+            let person = Person {
+                world: Arc::clone(world),
+                engine: engine.clone(),
+                user,
+            };
             actors.push(tokio::spawn(person.read(room)));
         }
         actors.push(tokio::spawn(wire::live(Arc::clone(world), engine.clone(), user)));
@@ -67,7 +75,10 @@ pub(super) async fn turns_end(world: &Arc<World>) -> Result<(), String> {
             _ => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }
-    Err(format!("I4: turns that never end: {:?}", world.disk.open_turns().now_or_never()))
+    Err(format!(
+        "I4: turns that never end: {:?}",
+        world.disk.open_turns().now_or_never()
+    ))
 }
 
 struct Person {
@@ -81,8 +92,12 @@ impl Person {
         while !self.world.is_quiet() {
             self.world.dawdle(90).await;
             let rooms = self.world.ledger().rooms.clone();
-            let Some(&id) = rooms.get(self.world.roll(rooms.len())) else { continue };
-            let Ok(user) = self.engine.user(self.user).await else { continue };
+            let Some(&id) = rooms.get(self.world.roll(rooms.len())) else {
+                continue;
+            };
+            let Ok(user) = self.engine.user(self.user).await else {
+                continue;
+            };
             let Ok(room) = user.room(id).await else { continue };
             self.do_something(&room).await;
         }
@@ -120,7 +135,10 @@ impl Person {
             let mut ledger = self.world.ledger();
             ledger.next_client_id += 1;
             let key = (room.id(), self.user, format!("c{}", ledger.next_client_id));
-            let attempt = Attempt { text: format!("{text} {}", key.2), ..Attempt::default() };
+            let attempt = Attempt {
+                text: format!("{text} {}", key.2),
+                ..Attempt::default()
+            };
             ledger.sent.insert(key.clone(), attempt);
             key
         };
@@ -130,7 +148,9 @@ impl Person {
     async fn say_it_again(&self, room: &Room) {
         let mine = |key: &&(RoomId, UserId, String)| key.0 == room.id() && key.1 == self.user;
         let keys: Vec<_> = self.world.ledger().sent.keys().filter(mine).cloned().collect();
-        let Some(key) = keys.get(self.world.roll(keys.len())) else { return };
+        let Some(key) = keys.get(self.world.roll(keys.len())) else {
+            return;
+        };
         if self.world.roll(4) == 0 {
             self.send_another_body(room, key).await;
         } else {
@@ -139,12 +159,15 @@ impl Person {
     }
 
     async fn send(&self, room: &Room, key: &(RoomId, UserId, String)) {
-        let Some(attempt) = self.world.ledger().sent.get(key).cloned() else { return };
+        let Some(attempt) = self.world.ledger().sent.get(key).cloned() else {
+            return;
+        };
         let result = room.send(Draft::text(&attempt.text).client_id(&key.2)).await;
         match result {
             Ok(sent) => self.acknowledged(key, &sent),
             Err(error) if error.kind() == ErrorKind::Conflict => {
-                self.world.breaks(format!("I5: {key:?} sent again with the same body: {error}"));
+                self.world
+                    .breaks(format!("I5: {key:?} sent again with the same body: {error}"));
             }
             Err(_) => {}
         }
@@ -154,36 +177,53 @@ impl Person {
         let mut ledger = self.world.ledger();
         let turns: Vec<_> = sent.turns.iter().map(|turn| (key.0, turn.id())).collect();
         ledger.turns.extend(turns);
-        let Some(attempt) = ledger.sent.get_mut(key) else { return };
+        let Some(attempt) = ledger.sent.get_mut(key) else {
+            return;
+        };
         let before = attempt.message.replace(sent.message.id);
         attempt.turns = sent.turns.len();
         if before.is_some_and(|before| before != sent.message.id || !sent.duplicate) {
-            self.world.breaks(format!("I5: {key:?} was {before:?} and is now {}", sent.message.id));
+            self.world
+                .breaks(format!("I5: {key:?} was {before:?} and is now {}", sent.message.id));
         }
     }
 
     async fn send_another_body(&self, room: &Room, key: &(RoomId, UserId, String)) {
-        let known = self.world.ledger().sent.get(key).is_some_and(|attempt| attempt.message.is_some());
-        let result = room.send(Draft::text("something else").client_id(&key.2)).await;
-        if let (true, Ok(sent)) = (known, &result) {
-            self.world.breaks(format!("I5: {key:?} with another body was accepted as {}", sent.message.id));
-        } else if let Ok(sent) = result {
+        let Some(before) = self.world.ledger().sent.get(key).cloned() else {
+            return;
+        };
+        let text = format!("not: {}", before.text);
+        let result = room.send(Draft::text(&text).client_id(&key.2)).await;
+        match (before.message, result) {
+            (Some(_), Ok(sent)) => {
+                self.world.breaks(format!(
+                    "I5: {key:?} with another body was accepted as {}",
+                    sent.message.id
+                ));
+            }
+            (Some(_), Err(_)) => {}
             // The first body never arrived; this is the one that holds now.
-            let mut ledger = self.world.ledger();
-            ledger.sent.insert(key.clone(), Attempt { text: "something else".into(), ..Attempt::default() });
-            drop(ledger);
-            self.acknowledged(key, &sent);
-        } else if !known {
-            // Whichever of the two is stored, later answers tell; nothing can be expected of either now.
-            self.world.ledger().sent.remove(key);
+            (None, Ok(sent)) => {
+                self.world.ledger().sent.insert(
+                    key.clone(),
+                    Attempt {
+                        text,
+                        ..Attempt::default()
+                    },
+                );
+                self.acknowledged(key, &sent);
+            }
+            // Either of the two may be stored: nothing can be expected of them any more.
+            (None, Err(_)) => drop(self.world.ledger().sent.remove(key)),
         }
     }
 
     fn one_of_mine(&self, room: RoomId) -> Option<MessageId> {
         let mut ledger = self.world.ledger();
-        let mine = ledger.sent.iter().filter(|(key, attempt)| {
-            key.0 == room && key.1 == self.user && attempt.message.is_some()
-        });
+        let mine = ledger
+            .sent
+            .iter()
+            .filter(|(key, attempt)| key.0 == room && key.1 == self.user && attempt.message.is_some());
         let keys: Vec<_> = mine.map(|(key, _)| key.clone()).collect();
         let key = keys.get(self.world.roll(keys.len()))?;
         let attempt = ledger.sent.get_mut(key)?;
@@ -198,18 +238,37 @@ impl Person {
     }
 
     async fn delete_something(&self, room: &Room) {
-        let Some(message) = self.one_of_mine(room.id()) else { return };
+        let Some(message) = self.one_of_mine(room.id()) else {
+            return;
+        };
         // The answer to it, now and then, which only the owner may.
-        let message = if self.world.roll(2) == 0 { message } else { MessageId(message.0 + 1) };
+        let message = if self.world.roll(2) == 0 {
+            message
+        } else {
+            MessageId(message.0 + 1)
+        };
         self.world.ledger().deleted.insert(message);
-        for attempt in self.world.ledger().sent.values_mut().filter(|attempt| attempt.message == Some(message)) {
+        for attempt in self
+            .world
+            .ledger()
+            .sent
+            .values_mut()
+            .filter(|attempt| attempt.message == Some(message))
+        {
             attempt.touched = true;
         }
         let _ = room.delete(message).await;
     }
 
     async fn stop_something(&self, room: &Room) {
-        let turns: Vec<_> = self.world.ledger().turns.iter().filter(|turn| turn.0 == room.id()).copied().collect();
+        let turns: Vec<_> = self
+            .world
+            .ledger()
+            .turns
+            .iter()
+            .filter(|turn| turn.0 == room.id())
+            .copied()
+            .collect();
         if let Some((_, turn)) = turns.iter().rev().nth(self.world.roll(turns.len().min(3))) {
             let _ = room.stop(*turn).await;
         }
@@ -217,7 +276,11 @@ impl Person {
 
     async fn remove_somebody(&self, room: &Room) {
         let somebody = self.somebody();
-        let result = if somebody == self.user { room.leave().await } else { room.remove(somebody).await };
+        let result = if somebody == self.user {
+            room.leave().await
+        } else {
+            room.remove(somebody).await
+        };
         let key = (room.id(), somebody);
         let mut ledger = self.world.ledger();
         if result.is_ok() && ledger.inviting.get(&key).is_none_or(|&under_way| under_way == 0) {
@@ -338,10 +401,15 @@ pub(super) fn take(world: &World, user: UserId, room: RoomId, shown: &mut Option
     }
     if let (Some(shown), Event::Delta { message, .. } | Event::Tape { message, .. }) = (shown, event) {
         let ledger = world.ledger();
-        let (Some(turn), Some(message)) = (shown.turns.get(message), shown.messages.get(message)) else { return };
+        let (Some(turn), Some(message)) = (shown.turns.get(message), shown.messages.get(message)) else {
+            return;
+        };
         let wrote = ledger.wrote.get(turn).map_or("", |wrote| wrote.text.as_str());
         if !wrote.starts_with(&message.text) && !ledger.deleted.contains(&message.id) {
-            world.breaks(format!("I2: {:?} is shown of turn {turn}, whose bot wrote {wrote:?}", message.text));
+            world.breaks(format!(
+                "I2: {:?} is shown of turn {turn}, whose bot wrote {wrote:?}",
+                message.text
+            ));
         }
     }
 }

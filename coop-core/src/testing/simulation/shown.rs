@@ -31,9 +31,16 @@ impl Shown {
     #[must_use]
     pub fn begin(event: &Event) -> Option<Self> {
         let Event::Snapshot(snapshot) = event else { return None };
-        let mut messages: BTreeMap<MessageId, Message> =
-            snapshot.messages.iter().map(|message| (message.id, Message::clone(message))).collect();
-        let mut position = Position { epoch: snapshot.epoch, seq: snapshot.seq, tapes: BTreeMap::new() };
+        let mut messages: BTreeMap<MessageId, Message> = snapshot
+            .messages
+            .iter()
+            .map(|message| (message.id, Message::clone(message)))
+            .collect();
+        let mut position = Position {
+            epoch: snapshot.epoch,
+            seq: snapshot.seq,
+            tapes: BTreeMap::new(),
+        };
         for tape in &snapshot.tapes {
             if let Some(message) = messages.get_mut(&tape.message) {
                 message.text = tape.text.to_string();
@@ -65,7 +72,10 @@ impl Shown {
     pub fn apply(&mut self, event: &Event) -> Result<(), String> {
         if let Some(fresh) = Self::begin(event) {
             if fresh.position.seq < self.position.seq {
-                return Err(format!("I1: a snapshot of {} after {}", fresh.position.seq, self.position.seq));
+                return Err(format!(
+                    "I1: a snapshot of {} after {}",
+                    fresh.position.seq, self.position.seq
+                ));
             }
             *self = fresh;
             return Ok(());
@@ -77,7 +87,9 @@ impl Shown {
             self.position.seq = seq;
         }
         match event {
-            Event::MessagePosted { message, .. } | Event::MessageEdited { message, .. } => self.put(message),
+            Event::MessagePosted { message, .. } => self.put(message),
+            // One from before the snapshot is not shown, changed or not.
+            Event::MessageEdited { message, .. } if self.messages.contains_key(&message.id) => self.put(message),
             Event::MessageDeleted { message, .. } => {
                 self.messages.remove(message);
                 self.position.tapes.remove(message);
@@ -94,7 +106,13 @@ impl Shown {
                 self.turns.insert(message.id, *turn);
                 self.position.tapes.insert(message.id, message.text.len() as u64);
             }
-            Event::TurnEnded { turn, message, text, end, .. } => {
+            Event::TurnEnded {
+                turn,
+                message,
+                text,
+                end,
+                ..
+            } => {
                 if !self.ended.insert(*turn) {
                     return Err(format!("I4: turn {turn} ended twice"));
                 }
@@ -102,7 +120,13 @@ impl Shown {
                     self.end(*id, text, end)?;
                 }
             }
-            Event::Delta { message, offset, end, text, .. } => self.grow(*message, *offset, *end, text)?,
+            Event::Delta {
+                message,
+                offset,
+                end,
+                text,
+                ..
+            } => self.grow(*message, *offset, *end, text)?,
             Event::Tape { message, text, end, .. } => self.replace(*message, *end, text)?,
             _ => {}
         }
@@ -115,7 +139,9 @@ impl Shown {
     }
 
     fn open(&mut self, id: MessageId) -> Option<&mut Message> {
-        self.messages.get_mut(&id).filter(|message| message.status == MessageStatus::Streaming)
+        self.messages
+            .get_mut(&id)
+            .filter(|message| message.status == MessageStatus::Streaming)
     }
 
     fn grow(&mut self, id: MessageId, offset: u64, end: u64, text: &str) -> Result<(), String> {
@@ -124,11 +150,16 @@ impl Shown {
         if offset == held {
             message.text.push_str(text);
             if message.text.len() as u64 != end {
-                return Err(format!("I2: a delta of {id} that ends at {end} brings it to {}", message.text.len()));
+                return Err(format!(
+                    "I2: a delta of {id} that ends at {end} brings it to {}",
+                    message.text.len()
+                ));
             }
             self.position.tapes.insert(id, end);
         } else if end > held {
-            return Err(format!("I2: a delta of {id} from {offset} to {end} where {held} bytes are held"));
+            return Err(format!(
+                "I2: a delta of {id} from {offset} to {end} where {held} bytes are held"
+            ));
         }
         Ok(())
     }
@@ -145,7 +176,9 @@ impl Shown {
 
     fn end(&mut self, id: MessageId, text: &str, end: &crate::TurnEnd) -> Result<(), String> {
         self.position.tapes.remove(&id);
-        let Some(message) = self.messages.get_mut(&id) else { return Ok(()) };
+        let Some(message) = self.messages.get_mut(&id) else {
+            return Ok(());
+        };
         // A crash may cost a second of text; an answer that was deleted later ends without any.
         let lost = end.status == crate::TurnStatus::Interrupted || text.is_empty();
         if !lost && !text.starts_with(&message.text) && message.status == MessageStatus::Streaming {

@@ -17,7 +17,10 @@ pub(super) struct SimStore {
 
 impl SimStore {
     pub(super) fn new(world: &Arc<World>) -> Self {
-        Self { disk: world.disk.reopen(), world: Arc::clone(world) }
+        Self {
+            disk: world.disk.reopen(),
+            world: Arc::clone(world),
+        }
     }
 
     /// Every read takes a while, and some fail.
@@ -34,7 +37,11 @@ impl SimStore {
 impl RoomStore for SimStore {
     async fn commit(&self, batch: Batch) -> Result<Committed> {
         self.world.dawdle(12).await;
-        let fate = if self.world.faulty() { self.world.roll(24) } else { usize::MAX };
+        let fate = if self.world.faulty() {
+            self.world.roll(24)
+        } else {
+            usize::MAX
+        };
         if fate == 0 {
             return Err(Error::unavailable("the simulated store refuses"));
         }

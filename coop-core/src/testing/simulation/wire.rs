@@ -1,9 +1,9 @@
 //! A connection as a server has it, on a socket that takes as much as it likes: it is offered frames, keeps the rest of
 //! a cut one, and pulls what it missed. It reads one room at full level and the others at events level.
 
+use super::Shown;
 use super::people::take;
 use super::world::World;
-use super::Shown;
 use crate::attachment::{Attachment, Feed, Start};
 use crate::builder::Engine;
 use crate::event::{Event, GoneReason, Hint};
@@ -121,7 +121,9 @@ impl Reader for Wire {
             return self.mark_behind();
         }
         let mut state = lock(&self.state);
-        let Some(slot) = state.slots.get(&offer.room) else { return };
+        let Some(slot) = state.slots.get(&offer.room) else {
+            return;
+        };
         if !state.rest.is_empty() || !offer.fits(slot.level, slot.cursor) {
             return self.mark_behind();
         }
@@ -167,7 +169,15 @@ pub(super) async fn live(world: Arc<World>, engine: Engine, user: UserId) {
             wake: Notify::new(),
         });
         let attachment = account.attach(Arc::clone(&wire) as Arc<dyn Reader>, encoder());
-        Connection { world: &world, user, wire: &wire, attachment, clients: BTreeMap::new() }.serve().await;
+        Connection {
+            world: &world,
+            user,
+            wire: &wire,
+            attachment,
+            clients: BTreeMap::new(),
+        }
+        .serve()
+        .await;
     }
 }
 
@@ -189,7 +199,9 @@ struct Connection<'a> {
 
 impl Connection<'_> {
     async fn serve(mut self) {
-        let Ok(rooms) = self.attachment.enter_all().await else { return };
+        let Ok(rooms) = self.attachment.enter_all().await else {
+            return;
+        };
         for (entry, feed, cursor) in rooms {
             self.enter(entry.info.id, entry.seq, feed, cursor);
         }
@@ -208,7 +220,11 @@ impl Connection<'_> {
             let before = lock(&self.wire.state).arrived.len();
             {
                 let mut state = lock(&self.wire.state);
-                state.space = if quiet { usize::MAX / 2 } else { (state.space + self.world.roll(500)).min(2_000) };
+                state.space = if quiet {
+                    usize::MAX / 2
+                } else {
+                    (state.space + self.world.roll(500)).min(2_000)
+                };
                 let rest = std::mem::take(&mut state.rest);
                 let taken = state.write(&rest);
                 state.rest = rest[taken..].to_vec();
@@ -232,7 +248,14 @@ impl Connection<'_> {
     }
 
     fn enter(&mut self, room: RoomId, seq: Seq, feed: Feed, cursor: Cursor) {
-        lock(&self.wire.state).slots.insert(room, Slot { feed, level: Level::Events, cursor });
+        lock(&self.wire.state).slots.insert(
+            room,
+            Slot {
+                feed,
+                level: Level::Events,
+                cursor,
+            },
+        );
         self.clients.insert(room, Client::Events(seq));
     }
 
@@ -310,7 +333,10 @@ impl Connection<'_> {
             let mut frames = Frames::default();
             Json.encode(level, &pulled.entries, &mut frames);
             let mut state = lock(&self.wire.state);
-            let unchanged = state.slots.get(&room).is_some_and(|slot| slot.cursor == cursor && slot.level == level);
+            let unchanged = state
+                .slots
+                .get(&room)
+                .is_some_and(|slot| slot.cursor == cursor && slot.level == level);
             let allowed = unchanged || (removed(Mutant::GoneAfterLoad) && !state.slots.contains_key(&room));
             let complete = allowed && state.rest.is_empty() && state.write_frames(room, &frames, pulled.to);
             let current = state
@@ -349,7 +375,8 @@ impl Connection<'_> {
             Some(Client::Full(shown)) => take(self.world, self.user, room, shown, event),
             Some(Client::Events(seq)) => {
                 if event.seq() != Some(seq.next()) {
-                    self.world.breaks(format!("I1: {} got {event:?} after {seq} at events level", self.user));
+                    self.world
+                        .breaks(format!("I1: {} got {event:?} after {seq} at events level", self.user));
                 }
                 *seq = event.seq().unwrap_or(*seq);
             }

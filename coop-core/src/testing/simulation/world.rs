@@ -90,7 +90,10 @@ impl World {
             random: Mutex::new(random.fork()),
             fair: AtomicBool::new(false),
             quiet: AtomicBool::new(false),
-            time: Mutex::new(Time { before: 1_000_000, began: None }),
+            time: Mutex::new(Time {
+                before: 1_000_000,
+                began: None,
+            }),
             broken: Mutex::new(None),
         }
     }
@@ -103,7 +106,6 @@ impl World {
     pub(super) fn roll(&self, below: usize) -> usize {
         lock(&self.random).usize(0..below.max(1))
     }
-
 
     /// Lets up to `most` milliseconds pass.
     pub(super) async fn dawdle(&self, most: usize) {
@@ -139,7 +141,10 @@ impl World {
 
     pub(super) fn end_life(&self, crashed: bool) {
         let now = self.now();
-        *lock(&self.time) = Time { before: now, began: None };
+        *lock(&self.time) = Time {
+            before: now,
+            began: None,
+        };
         let mut ledger = self.ledger();
         for wrote in ledger.wrote.values_mut().filter(|wrote| !wrote.over) {
             wrote.over = true;

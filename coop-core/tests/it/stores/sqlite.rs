@@ -222,7 +222,7 @@ async fn a_locked_file_is_unavailable_and_a_resend_is_not_doubled() {
     let path = folder.path().join("chat.db");
     let mut options = SqliteOptions::default();
     options.busy_timeout = Duration::from_millis(50);
-    let store = SqliteStore::open_with(&path, options).await.unwrap();
+    let store = SqliteStore::open_with(&path, options.clone()).await.unwrap();
     let (one, other) = (room(&store).await, room(&store).await);
     post(&store, one, "a", "before").await.unwrap();
     let mut holder = plain(&path).await;
@@ -233,15 +233,16 @@ async fn a_locked_file_is_unavailable_and_a_resend_is_not_doubled() {
         assert!(error.words().contains("locked") && error.is_retryable(), "{error}");
     }
     assert_eq!(texts(&store, one).await, ["before"], "reading goes on");
-    let kind = |error: Error| error.kind();
-    let opening = SqliteStore::open_tool(&path);
-    drop(opening.await);
     holder.execute("ROLLBACK").await.unwrap();
-    let (id, duplicate) = post(&store, one, "b", "held up").await.map_err(kind).unwrap();
+    let (id, duplicate) = post(&store, one, "b", "held up").await.unwrap();
     assert!(!duplicate);
     assert_eq!(post(&store, one, "b", "held up").await.unwrap(), (id, true));
     assert_eq!(texts(&store, one).await, ["before", "held up"]);
     assert_eq!(store.room(one).await.unwrap().unwrap().seq, Seq(3));
+    store.close().await;
+    holder.execute("BEGIN IMMEDIATE").await.unwrap();
+    let error = SqliteStore::open_with(&path, options).await.map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
 }
 
 #[tokio::test]
