@@ -126,7 +126,7 @@ pub(super) async fn run(house: Arc<House>, user: User, socket: TcpStream, ahead:
     connection.say_absent(&attachment);
     // From here on no room writes to it.
     drop(attachment);
-    connection.say_goodbye(&ending).await;
+    Box::pin(connection.say_goodbye(&ending)).await;
 }
 
 impl Connection {
