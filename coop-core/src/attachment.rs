@@ -182,6 +182,7 @@ impl Attachment {
     /// Everything between a start and now, from the store and the queue.
     async fn load(&self, feed: &Feed, level: Level, start: Start) -> Result<Pulled> {
         let (live, room) = (&feed.0, feed.room());
+        let _permit = self.shared.loads.acquire().await.map_err(|_| Error::closed())?;
         let mut entries = Vec::new();
         let (mut seq, tapes) = match self.usable(feed, start).await? {
             Some((seq, tapes)) => (seq, tapes),

@@ -458,10 +458,11 @@ impl State {
 
     /// Takes a deleted message's content out of everything that is still to be read.
     fn scrub(&mut self, deleted: MessageId) {
-        if let Some(tape) = self.tapes.remove(&deleted) {
-            tape.close();
-        }
+        self.tapes.remove(&deleted);
         for entry in &mut self.queue {
+            if let Some(tape) = entry.tape.as_ref().filter(|tape| tape.message.id == deleted) {
+                tape.scrub();
+            }
             let event = match &*entry.event {
                 Event::Delta { message, .. } if *message == deleted => {
                     let mut event = (*entry.event).clone();

@@ -149,13 +149,18 @@ impl User {
             greeting,
             now: self.shared.now(),
         };
-        let (info, _) = self.shared.rooms.create_room(new).await?;
-        for user in gained {
-            self.shared
-                .readers_of(user)
-                .iter()
-                .for_each(|reader| reader.gained(info.id));
-        }
+        // In a task of its own: whoever asked may be gone before the others have been told of their new room.
+        let shared = Arc::clone(&self.shared);
+        let made = self.shared.tasks.spawn(async move {
+            let (info, _) = shared.rooms.create_room(new).await?;
+            for user in gained {
+                shared.readers_of(user).iter().for_each(|reader| reader.gained(info.id));
+            }
+            Ok::<_, Error>(info)
+        });
+        let info = made
+            .await
+            .map_err(|error| Error::internal("the room could not be made").with_source(error))??;
         self.room(info.id).await
     }
 
