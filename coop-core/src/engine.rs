@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::event::GoneReason;
 use crate::id::{RoomId, Seq, TurnId, UserId};
 use crate::live::{LiveRoom, Pace, Reader, ReaderId};
-use crate::model::TurnEnd;
+use crate::model::{TurnEnd, TurnStatus};
 use crate::password::Passwords;
 use crate::store::{RoomStore, UserStore};
 use crate::sync::lock;
@@ -54,6 +54,21 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// Every time in it.
+    pub(crate) fn durations(&mut self) -> [&mut Duration; 6] {
+        let Pace { events, deltas, .. } = &mut self.pace;
+        [
+            events,
+            deltas,
+            &mut self.checkpoint,
+            &mut self.idle,
+            &mut self.marks,
+            &mut self.patience,
+        ]
+    }
+}
+
 /// The shared state of an engine.
 pub(crate) struct Shared {
     pub(crate) rooms: Arc<dyn RoomStore>,
@@ -72,6 +87,8 @@ pub(crate) struct Shared {
     pub(crate) loads: Semaphore,
     /// Cancelled when the engine begins to close: nothing new is accepted.
     pub(crate) closing: CancellationToken,
+    /// Cancelled when the grace of a closing engine is over: no turn starts any more.
+    pub(crate) ending: CancellationToken,
     /// Cancelled when the writers should flush and end.
     pub(crate) flushing: CancellationToken,
     /// Rooms in memory. Taken before any live room's own lock.
@@ -140,6 +157,7 @@ impl Shared {
             turn_tasks: TaskTracker::new(),
             loads: Semaphore::new(LOADS),
             closing: CancellationToken::new(),
+            ending: CancellationToken::new(),
             flushing: CancellationToken::new(),
             registry: Mutex::default(),
             readers: Mutex::default(),
@@ -221,7 +239,9 @@ impl Shared {
     }
 
     fn mailbox_of(self: &Arc<Self>, active: &mut Active) -> mpsc::Sender<Mail> {
-        if let Some(mailbox) = &active.mailbox {
+        // A writer that is gone without having retired has panicked, unless it was told to end.
+        let usable = |mailbox: &&mpsc::Sender<Mail>| !mailbox.is_closed() || self.flushing.is_cancelled();
+        if let Some(mailbox) = active.mailbox.as_ref().filter(usable) {
             return mailbox.clone();
         }
         let (mailbox, mails) = mpsc::channel(crate::writer::MAILBOX);
@@ -313,6 +333,10 @@ impl Shared {
             cause: OnceLock::new(),
         });
         lock(&self.turns).insert(turn, Arc::clone(&running));
+        // After it is known: either this sees that the grace is over, or whoever ends all turns sees this one.
+        if self.ending.is_cancelled() {
+            running.cancel(TurnEnd::new(TurnStatus::Interrupted));
+        }
         running
     }
 

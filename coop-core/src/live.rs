@@ -148,7 +148,7 @@ impl LiveRoom {
     /// Whether nothing here is worth keeping in memory.
     pub(crate) fn is_idle(&self) -> bool {
         let state = lock(&self.state);
-        state.groups.is_empty() && state.tapes.is_empty() && !state.running
+        state.groups.is_empty() && state.tapes.is_empty()
     }
 
     /// Lets go of the queue of a room that has become quiet. A reader that still needs it turns to the store.
@@ -198,6 +198,11 @@ impl LiveRoom {
     /// The tape of an answer being written, if its turn has started here and not ended.
     pub(crate) fn tape(&self, message: MessageId) -> Option<Arc<Tape>> {
         lock(&self.state).tapes.get(&message).map(Arc::clone)
+    }
+
+    /// Lets go of the tapes of a room that was deleted: no end of their turns will be appended.
+    pub(crate) fn abandon_tapes(&self) {
+        lock(&self.state).tapes.clear();
     }
 
     /// Tells the fan-out that a tape has grown.
@@ -494,7 +499,9 @@ impl State {
                 }
                 _ => continue,
             };
+            self.bytes -= entry.weight();
             entry.event = Arc::new(event);
+            self.bytes += entry.weight();
         }
     }
 

@@ -153,8 +153,8 @@ struct Mailbox {
 #[derive(Default)]
 struct State {
     rooms: BTreeMap<RoomId, Slot>,
-    /// Rooms with something to pull, without repeats.
-    behind: Vec<RoomId>,
+    /// Rooms with something to pull, without repeats, in turn: a busy one does not keep the others waiting.
+    behind: VecDeque<RoomId>,
     hints: VecDeque<Hint>,
     news: VecDeque<News>,
 }
@@ -229,7 +229,7 @@ impl Reader for Mailbox {
         let mut state = lock(&self.state);
         if state.rooms.contains_key(&room) && !state.behind.contains(&room) {
             let first = state.behind.is_empty();
-            state.behind.push(room);
+            state.behind.push_back(room);
             drop(state);
             if first {
                 self.wake.notify_one();
@@ -271,22 +271,21 @@ impl Source {
             if let Some(event) = self.ready.pop_front() {
                 return Some(Ok(event));
             }
-            if self.ended {
-                return None;
-            }
             let (behind, hint) = {
                 let mut state = lock(&self.mailbox.state);
-                (state.behind.pop(), state.hints.pop_front())
+                (state.behind.pop_front(), state.hints.pop_front())
             };
             self.ready.extend(hint.map(Event::Hint));
             match behind {
-                Some(room) => {
-                    if let Err(error) = self.pull(room).await {
-                        return Some(Err(error));
-                    }
-                }
-                None if self.ready.is_empty() => self.mailbox.wake.notified().await,
-                None => {}
+                Some(room) => match self.pull(room).await {
+                    Ok(()) => {}
+                    // What the queue no longer has is not to be had after the end.
+                    Err(_) if self.ended => return None,
+                    Err(error) => return Some(Err(error)),
+                },
+                None if !self.ready.is_empty() => {}
+                None if self.ended => return None,
+                None => self.mailbox.wake.notified().await,
             }
         }
     }

@@ -1,6 +1,8 @@
 //! The tests of coop-core from outside, in one binary, because each binary is linked anew.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod closing;
+mod faults;
 mod layers;
 mod residence;
 mod rooms;
