@@ -181,6 +181,13 @@ impl Shared {
         }
     }
 
+    /// # Errors
+    /// `NotFound` ("no such room") for who is no member, `Unavailable`.
+    pub(crate) async fn check_member(&self, room: RoomId, user: UserId) -> Result<()> {
+        let member = self.rooms.member(room, user).await?;
+        member.map(|_| ()).ok_or_else(Error::no_such_room)
+    }
+
     pub(crate) fn bot(&self, handle: &str) -> Option<&RegisteredBot> {
         self.bots.iter().find(|bot| bot.profile.handle == handle)
     }

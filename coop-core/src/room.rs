@@ -271,7 +271,7 @@ impl Room {
     /// Ends a turn for everyone, also one that waits. The text so far is kept. No effect on one that has ended.
     ///
     /// # Errors
-    /// `NotFound`, `Unavailable`, `Closed`. Cancel safe: once polled it takes effect.
+    /// `NotFound`, `Unavailable`, `Closed`. Cancel safe as [`send`](Self::send).
     pub async fn stop(&self, turn: TurnId) -> Result<()> {
         self.check_member().await?;
         turn::stop(&self.shared, self.id, turn, self.user).await
@@ -401,7 +401,6 @@ impl Room {
 
     async fn check_member(&self) -> Result<()> {
         self.shared.check_open()?;
-        let member = self.shared.rooms.member(self.id(), self.user).await?;
-        member.map(|_| ()).ok_or_else(Error::no_such_room)
+        self.shared.check_member(self.id, self.user).await
     }
 }

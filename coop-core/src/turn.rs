@@ -402,11 +402,12 @@ impl TurnHandle {
 
     /// Ends it for everyone; the text so far is kept. No effect on a turn that has ended.
     ///
-    /// Cancel safety: once polled, the stop takes effect even if the call is dropped.
+    /// Cancel safety: dropping the call means stopped or not stopped.
     ///
     /// # Errors
-    /// `NotFound` if the asker is no longer a member; `Unavailable` if the turn waits and the store does not answer.
+    /// `NotFound` if the asker is no longer a member; `Unavailable` if the store does not answer.
     pub async fn stop(&self) -> Result<()> {
+        self.shared.check_member(self.room, self.user).await?;
         stop(&self.shared, self.room, self.turn, self.user).await
     }
 

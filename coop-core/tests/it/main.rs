@@ -4,7 +4,9 @@
 mod closing;
 mod faults;
 mod layers;
+mod readers;
 mod residence;
 mod rooms;
 mod simulation;
 mod stores;
+mod turns;
