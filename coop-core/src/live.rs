@@ -10,6 +10,8 @@
 pub(crate) mod fanout;
 mod reader;
 mod tape;
+#[cfg(test)]
+mod tests;
 
 pub use reader::{Cursor, Encoder, Entry, FrameEnd, Frames, Level, Offer, Reader, ReaderId};
 pub(crate) use tape::Refused;
@@ -236,21 +238,24 @@ impl LiveRoom {
 
     /// Adds a reader. It stands nowhere yet: it must be [loaded](Self::catch_up) before an offer can fit.
     pub(crate) fn attach(
-        &self,
+        self: &Arc<Self>,
         id: ReaderId,
         user: UserId,
         reader: Arc<dyn Reader>,
         encoder: Option<Arc<dyn Encoder>>,
         level: Level,
     ) {
-        lock(&self.state).attach(self.id, Registered { id, user, reader }, encoder, level);
+        let mut state = lock(&self.state);
+        state.attach(self.id, Registered { id, user, reader }, encoder, level);
+        self.kick_if_waiting(&mut state);
     }
 
     /// Moves a reader to another level, if it is still here. It stands nowhere there, as after [`attach`](Self::attach).
-    pub(crate) fn switch(&self, id: ReaderId, encoder: Option<Arc<dyn Encoder>>, level: Level) {
+    pub(crate) fn switch(self: &Arc<Self>, id: ReaderId, encoder: Option<Arc<dyn Encoder>>, level: Level) {
         let mut state = lock(&self.state);
         if let Some(registered) = state.detach(id) {
             state.attach(self.id, registered, encoder, level);
+            self.kick_if_waiting(&mut state);
         }
     }
 
@@ -360,6 +365,13 @@ impl LiveRoom {
             before.iter_mut().for_each(|entry| entry.pos = Cursor::OUTSIDE);
         }
         Some((entries, cursor))
+    }
+
+    /// What a new reader has made entries of waits for the others: whoever wrote it finds that out and does not kick.
+    fn kick_if_waiting(self: &Arc<Self>, state: &mut State) {
+        if state.groups.iter().any(|group| group.events_wait || group.deltas_wait) {
+            self.kick(state);
+        }
     }
 
     /// Starts the fan-out, or wakes it if it waits for a later moment.
