@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::event::GoneReason;
 use crate::id::{RoomId, TurnId, UserId};
 use crate::live::{LiveRoom, Pace, Reader, ReaderId};
-use crate::model::TurnEnd;
+use crate::model::{TurnEnd, TurnStatus};
 use crate::password::Passwords;
 use crate::store::{RoomHead, RoomStore, UserStore};
 use crate::sync::lock;
@@ -67,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) turn_tasks: TaskTracker,
     /// Cancelled when the engine begins to close: nothing new is accepted.
     pub(crate) closing: CancellationToken,
+    /// Cancelled when a closing engine has waited long enough: no turn starts any more, and none goes on.
+    pub(crate) ending: CancellationToken,
     /// Cancelled when the writers should flush and end.
     pub(crate) flushing: CancellationToken,
     /// Rooms in memory. Taken before any live room's own lock.
@@ -132,6 +134,7 @@ impl Shared {
             tasks: TaskTracker::new(),
             turn_tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
+            ending: CancellationToken::new(),
             flushing: CancellationToken::new(),
             registry: Mutex::default(),
             readers: Mutex::default(),
@@ -304,6 +307,10 @@ impl Shared {
             cause: OnceLock::new(),
         });
         lock(&self.turns).insert(turn, Arc::clone(&running));
+        // After it was inserted: either this sees that turns are being ended, or who ends them sees this one.
+        if self.ending.is_cancelled() {
+            running.cancel(TurnEnd::new(TurnStatus::Interrupted));
+        }
         running
     }
 

@@ -215,6 +215,9 @@ impl Writer {
         }
         bots.sort_unstable();
         bots.dedup();
+        if self.shared.ending.is_cancelled() {
+            bots.clear();
+        }
         for bot in bots {
             let name = self
                 .shared
