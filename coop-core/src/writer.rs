@@ -397,6 +397,7 @@ impl Writer {
         self.shared.expel(&self.live, None, GoneReason::Deleted, None);
         self.shared
             .cancel_turns(Some(self.live.id), &TurnEnd::new(TurnStatus::Stopped));
+        self.live.abandon();
     }
 
     /// Finds out what became of a commit whose outcome was in doubt.
