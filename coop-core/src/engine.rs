@@ -188,6 +188,13 @@ impl Shared {
         Err(Error::unavailable("too much is changing at once"))
     }
 
+    /// The room as it is in memory now. A handle may have outlived the one it was made with: a quiet room leaves memory
+    /// and comes back as another.
+    pub(crate) fn current(&self, live: &Arc<LiveRoom>) -> Arc<LiveRoom> {
+        let registry = lock(&self.registry);
+        Arc::clone(registry.rooms.get(&live.id).map_or(live, |active| &active.live))
+    }
+
     /// The count to be taken before a look at the store by which readers will be attached.
     pub(crate) fn generation(&self) -> u64 {
         lock(&self.registry).generation
@@ -333,7 +340,8 @@ impl Shared {
         }
     }
 
-    /// A turn's end, when it becomes known here. Ask the store after this, lest it has ended already.
+    /// A turn's end, when it becomes known here. Ask the store after this, lest it has ended already, and
+    /// [stop waiting](Self::stop_waiting) when done.
     pub(crate) fn await_end(&self, turn: TurnId) -> oneshot::Receiver<()> {
         let (tell, told) = oneshot::channel();
         let mut waiting = lock(&self.waiting);
@@ -341,6 +349,17 @@ impl Shared {
         of_turn.retain(|other| !other.is_closed());
         of_turn.push(tell);
         told
+    }
+
+    /// Forgets those who do not wait for a turn's end any more.
+    pub(crate) fn stop_waiting(&self, turn: TurnId) {
+        let mut waiting = lock(&self.waiting);
+        if let Some(of_turn) = waiting.get_mut(&turn) {
+            of_turn.retain(|other| !other.is_closed());
+            if of_turn.is_empty() {
+                waiting.remove(&turn);
+            }
+        }
     }
 
     pub(crate) fn tell_end(&self, turn: TurnId) {
