@@ -88,7 +88,7 @@ impl Engine {
             password,
             now: self.shared.now(),
         };
-        let account = self.shared.users.create_user(new).await?;
+        let account = self.shared.patiently(self.shared.users.create_user(new)).await??;
         Ok(User::new(Arc::clone(&self.shared), account))
     }
 

@@ -158,6 +158,15 @@ impl Shared {
         }
     }
 
+    /// Waits for the store, but not for ever.
+    ///
+    /// # Errors
+    /// `Unavailable` if it does not answer in time.
+    pub(crate) async fn patiently<F: Future + Send>(&self, doing: F) -> Result<F::Output> {
+        let late = |_| Error::unavailable("the store does not answer; it is not certain whether this was done");
+        tokio::time::timeout(self.settings.patience, doing).await.map_err(late)
+    }
+
     pub(crate) fn bot(&self, handle: &str) -> Option<&RegisteredBot> {
         self.bots.iter().find(|bot| bot.profile.handle == handle)
     }
