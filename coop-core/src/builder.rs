@@ -88,7 +88,7 @@ impl Engine {
             password,
             now: self.shared.now(),
         };
-        let account = self.shared.users.create_user(new).await?;
+        let account = self.shared.patiently(self.shared.users.create_user(new)).await??;
         Ok(User::new(Arc::clone(&self.shared), account))
     }
 
@@ -165,15 +165,25 @@ impl Engine {
         self.shared.handles().into_iter().map(str::to_owned).collect()
     }
 
-    /// Closes: refuses what is new, lets running turns go on for `grace`, ends the rest as interrupted with all of
-    /// their text, waits for what is being written and lets go of the store. Closing twice waits for the same end.
+    /// Closes: refuses what is new, lets turns go on for `grace`, ends the rest as interrupted with all of their text,
+    /// waits for what is being written and lets go of the store. Closing twice waits for the same end.
     pub async fn close(&self, grace: Duration) {
         let shared = &self.shared;
         shared.closing.cancel();
         shared.turn_tasks.close();
-        if tokio::time::timeout(grace, shared.turn_tasks.wait()).await.is_err() {
-            shared.cancel_turns(None, &TurnEnd::new(TurnStatus::Interrupted));
-            let _ = tokio::time::timeout(FLUSH, shared.turn_tasks.wait()).await;
+        let _ = tokio::time::timeout(grace, shared.turn_tasks.wait()).await;
+        shared.ending.cancel();
+        shared.cancel_turns(None, &TurnEnd::new(TurnStatus::Interrupted));
+        let ended = async {
+            shared.turn_tasks.wait().await;
+            // Those that still wait for their bot.
+            interrupt_open(shared).await
+        };
+        match tokio::time::timeout(FLUSH, ended).await {
+            Ok(Ok(())) => {}
+            // Closed before.
+            Ok(Err(error)) if error.kind() == ErrorKind::Closed => {}
+            _ => tracing::warn!("not every turn could be ended while closing; the next engine does it"),
         }
         shared.flushing.cancel();
         shared.tasks.close();
@@ -330,14 +340,14 @@ impl EngineBuilder {
             self.settings,
         ));
         if !removed(Mutant::Recovery) {
-            recover(&shared).await?;
+            interrupt_open(&shared).await?;
         }
         Ok(Engine { shared })
     }
 }
 
-/// Ends what a dead process left open: its text up to the last checkpoint is kept.
-async fn recover(shared: &Arc<Shared>) -> Result<()> {
+/// Ends what a dead process left open, or what this one leaves: the text up to the last checkpoint is kept.
+async fn interrupt_open(shared: &Arc<Shared>) -> Result<()> {
     for turn in shared.rooms.open_turns().await? {
         let Some(live) = shared.live(turn.room).await? else {
             continue;

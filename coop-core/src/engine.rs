@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::event::GoneReason;
 use crate::id::{RoomId, TurnId, UserId};
 use crate::live::{LiveRoom, Pace, Reader, ReaderId};
-use crate::model::TurnEnd;
+use crate::model::{TurnEnd, TurnStatus};
 use crate::password::Passwords;
 use crate::store::{RoomHead, RoomStore, UserStore};
 use crate::sync::lock;
@@ -72,6 +72,8 @@ pub(crate) struct Shared {
     pub(crate) loads: Semaphore,
     /// Cancelled when the engine begins to close: nothing new is accepted.
     pub(crate) closing: CancellationToken,
+    /// Cancelled when a closing engine has waited long enough: no turn starts any more, and none goes on.
+    pub(crate) ending: CancellationToken,
     /// Cancelled when the writers should flush and end.
     pub(crate) flushing: CancellationToken,
     /// Rooms in memory. Taken before any live room's own lock.
@@ -140,6 +142,7 @@ impl Shared {
             turn_tasks: TaskTracker::new(),
             loads: Semaphore::new(LOADS),
             closing: CancellationToken::new(),
+            ending: CancellationToken::new(),
             flushing: CancellationToken::new(),
             registry: Mutex::default(),
             readers: Mutex::default(),
@@ -161,6 +164,15 @@ impl Shared {
         } else {
             Ok(())
         }
+    }
+
+    /// Waits for the store, but not for ever.
+    ///
+    /// # Errors
+    /// `Unavailable` if it does not answer in time.
+    pub(crate) async fn patiently<F: Future + Send>(&self, doing: F) -> Result<F::Output> {
+        let late = |_| Error::unavailable("the store does not answer; it is not certain whether this was done");
+        tokio::time::timeout(self.settings.patience, doing).await.map_err(late)
     }
 
     pub(crate) fn bot(&self, handle: &str) -> Option<&RegisteredBot> {
@@ -191,6 +203,13 @@ impl Shared {
             }
         }
         Err(Error::unavailable("too much is changing at once"))
+    }
+
+    /// The room as it is in memory now. A handle may have outlived the one it was made with: a quiet room leaves memory
+    /// and comes back as another.
+    pub(crate) fn current(&self, live: &Arc<LiveRoom>) -> Arc<LiveRoom> {
+        let registry = lock(&self.registry);
+        Arc::clone(registry.rooms.get(&live.id).map_or(live, |active| &active.live))
     }
 
     /// The count to be taken before a look at the store by which readers will be attached.
@@ -312,6 +331,10 @@ impl Shared {
             cause: OnceLock::new(),
         });
         lock(&self.turns).insert(turn, Arc::clone(&running));
+        // After it was inserted: either this sees that turns are being ended, or who ends them sees this one.
+        if self.ending.is_cancelled() {
+            running.cancel(TurnEnd::new(TurnStatus::Interrupted));
+        }
         running
     }
 
@@ -334,7 +357,8 @@ impl Shared {
         }
     }
 
-    /// A turn's end, when it becomes known here. Ask the store after this, lest it has ended already.
+    /// A turn's end, when it becomes known here. Ask the store after this, lest it has ended already, and
+    /// [stop waiting](Self::stop_waiting) when done.
     pub(crate) fn await_end(&self, turn: TurnId) -> oneshot::Receiver<()> {
         let (tell, told) = oneshot::channel();
         let mut waiting = lock(&self.waiting);
@@ -342,6 +366,17 @@ impl Shared {
         of_turn.retain(|other| !other.is_closed());
         of_turn.push(tell);
         told
+    }
+
+    /// Forgets those who do not wait for a turn's end any more.
+    pub(crate) fn stop_waiting(&self, turn: TurnId) {
+        let mut waiting = lock(&self.waiting);
+        if let Some(of_turn) = waiting.get_mut(&turn) {
+            of_turn.retain(|other| !other.is_closed());
+            if of_turn.is_empty() {
+                waiting.remove(&turn);
+            }
+        }
     }
 
     pub(crate) fn tell_end(&self, turn: TurnId) {

@@ -274,6 +274,12 @@ impl LiveRoom {
         }
     }
 
+    /// Forgets what was being written: the room is deleted, and no end will close its tapes.
+    pub(crate) fn abandon(&self) {
+        let tapes = std::mem::take(&mut lock(&self.state).tapes);
+        tapes.values().for_each(|tape| drop(tape.close()));
+    }
+
     /// Whether a reader at this cursor has everything that has been offered to its group.
     pub(crate) fn is_current(&self, cursor: Cursor, level: Level, encoder: Option<&Arc<dyn Encoder>>) -> bool {
         let state = lock(&self.state);

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::HintKind;
 use crate::id::{MessageId, RoomId, Seq, TurnId, UserId};
 use crate::live::{LiveRoom, Reader};
-use crate::model::{Draft, Member, Message, Page, Position, Range, RoomEntry};
+use crate::model::{Draft, Member, Message, MessageStatus, Page, Position, Range, RoomEntry};
 use crate::names;
 use crate::store::{Intent, Outcome, Post};
 use crate::subscription::Subscription;
@@ -123,24 +123,23 @@ impl Room {
         }
         self.check_member().await?;
         let mut page = self.shared.rooms.history(self.id(), range, limit).await?;
-        for message in &mut page.messages {
-            if let Some(tape) = self.live.tape(message.id) {
-                Arc::make_mut(message).text = tape.text().to_string();
-            }
-        }
+        let live = self.shared.current(&self.live);
+        page.messages.iter_mut().for_each(|message| so_far(message, &live));
         Ok(page)
     }
 
-    /// One message.
+    /// One message. An answer that is being written has its text so far.
     ///
     /// # Errors
     /// `NotFound` if it is not here or deleted; as [`entry`](Self::entry). Cancel safe.
     pub async fn message(&self, message: MessageId) -> Result<Arc<Message>> {
         self.check_member().await?;
         let found = self.shared.rooms.message(self.id(), message).await?;
-        found
+        let mut found = found
             .filter(|message| message.deleted_at.is_none())
-            .ok_or_else(|| Error::not_found("no such message"))
+            .ok_or_else(|| Error::not_found("no such message"))?;
+        so_far(&mut found, &self.shared.current(&self.live));
+        Ok(found)
     }
 
     /// Everything that happens here from now on, after a snapshot of what is.
@@ -270,7 +269,7 @@ impl Room {
     /// Ends a turn for everyone, also one that waits. The text so far is kept. No effect on one that has ended.
     ///
     /// # Errors
-    /// `NotFound`, `Unavailable`, `Closed`. Cancel safe: once polled it takes effect.
+    /// `NotFound`, `Unavailable`, `Closed`. Dropping the call means stopped or not stopped.
     pub async fn stop(&self, turn: TurnId) -> Result<()> {
         self.check_member().await?;
         turn::stop(&self.shared, &self.live, turn, self.user).await
@@ -329,7 +328,7 @@ impl Room {
 
     async fn hint(&self, what: HintKind) -> Result<()> {
         self.check_member().await?;
-        self.live.hint(
+        self.shared.current(&self.live).hint(
             crate::Hint {
                 room: self.id(),
                 user: self.user,
@@ -406,5 +405,14 @@ impl Room {
         self.shared.check_open()?;
         let member = self.shared.rooms.member(self.id(), self.user).await?;
         member.map(|_| ()).ok_or_else(Error::no_such_room)
+    }
+}
+
+/// Gives an answer that is being written its text so far, of which the store has what was kept last.
+fn so_far(message: &mut Arc<Message>, live: &LiveRoom) {
+    if message.status == MessageStatus::Streaming
+        && let Some(tape) = live.tape(message.id)
+    {
+        Arc::make_mut(message).text = tape.text().to_string();
     }
 }

@@ -1,7 +1,7 @@
 //! A subscription: a reader in this process, as a [`Stream`] that never skips.
 
 use crate::attachment::{Attachment, Feed, Start};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, GoneReason, Hint};
 use crate::id::{RoomId, UserId};
 use crate::live::{Cursor, Frames, Level, Offer, Reader};
@@ -271,9 +271,6 @@ impl Source {
             if let Some(event) = self.ready.pop_front() {
                 return Some(Ok(event));
             }
-            if self.ended {
-                return None;
-            }
             let (behind, hint) = {
                 let mut state = lock(&self.mailbox.state);
                 (state.behind.pop(), state.hints.pop_front())
@@ -282,9 +279,14 @@ impl Source {
             match behind {
                 Some(room) => {
                     if let Err(error) = self.pull(room).await {
+                        if self.ended {
+                            // The engine has closed and the store with it: this is as far as anybody gets.
+                            lock(&self.mailbox.state).behind.clear();
+                        }
                         return Some(Err(error));
                     }
                 }
+                None if self.ready.is_empty() && self.ended => return None,
                 None if self.ready.is_empty() => self.mailbox.wake.notified().await,
                 None => {}
             }
@@ -308,7 +310,10 @@ impl Source {
                     if !self.one
                         && let Err(error) = self.enter(room).await
                     {
-                        lock(&self.mailbox.state).news.push_front(News::Gained(room));
+                        // Tried again with the next call, unless that cannot help.
+                        if error.kind() != ErrorKind::Closed {
+                            lock(&self.mailbox.state).news.push_front(News::Gained(room));
+                        }
                         return Some(error);
                     }
                 }

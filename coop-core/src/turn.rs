@@ -397,11 +397,14 @@ impl TurnHandle {
 
     /// Ends it for everyone; the text so far is kept. No effect on a turn that has ended.
     ///
-    /// Cancel safety: once polled, the stop takes effect even if the call is dropped.
+    /// Cancel safety: dropping the call means stopped or not stopped.
     ///
     /// # Errors
-    /// `NotFound` if the asker is no longer a member; `Unavailable` if the turn waits and the store does not answer.
+    /// `NotFound` if the asker is no longer a member; `Unavailable` if the store does not answer; `Closed`.
     pub async fn stop(&self) -> Result<()> {
+        self.shared.check_open()?;
+        let member = self.shared.rooms.member(self.live.id, self.user).await?;
+        member.ok_or_else(crate::Error::no_such_room)?;
         stop(&self.shared, &self.live, self.turn, self.user).await
     }
 
@@ -414,8 +417,22 @@ impl TurnHandle {
     }
 }
 
+/// Leaves nothing behind of a wait, also of one that was given up or in vain.
+struct Waiting<'a> {
+    shared: &'a Shared,
+    turn: TurnId,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.shared.stop_waiting(self.turn);
+    }
+}
+
 /// Waits until a turn has ended.
 pub(crate) async fn ended(shared: &Arc<Shared>, live: &Arc<LiveRoom>, turn: TurnId) -> Result<TurnEnd> {
+    // Dropped after every `told` below.
+    let _waiting = Waiting { shared, turn };
     loop {
         let told = shared.await_end(turn);
         let info = shared

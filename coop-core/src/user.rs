@@ -158,8 +158,10 @@ impl User {
             }
             Ok::<_, Error>(info)
         });
-        let info = made
-            .await
+        let info = self
+            .shared
+            .patiently(made)
+            .await?
             .map_err(|error| Error::internal("the room could not be made").with_source(error))??;
         self.room(info.id).await
     }

@@ -220,6 +220,9 @@ impl Writer {
         }
         bots.sort_unstable();
         bots.dedup();
+        if self.shared.ending.is_cancelled() {
+            bots.clear();
+        }
         for bot in bots {
             let name = self
                 .shared
@@ -399,6 +402,7 @@ impl Writer {
         self.shared.expel(&self.live, None, GoneReason::Deleted, None);
         self.shared
             .cancel_turns(Some(self.live.id), &TurnEnd::new(TurnStatus::Stopped));
+        self.live.abandon();
     }
 
     /// Finds out what became of a commit whose outcome was in doubt.
