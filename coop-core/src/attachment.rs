@@ -8,7 +8,6 @@ use crate::id::{MessageId, RoomId, Seq, UserId};
 use crate::live::{Cursor, Encoder, Entry, Level, LiveRoom, Pull, Reader, ReaderId};
 use crate::model::{Message, MessageStatus, Position, RoomEntry, TapeText};
 use crate::mutant::{Mutant, removed};
-use crate::room::Room;
 use crate::sync::lock;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -60,6 +59,10 @@ impl Feed {
     #[must_use]
     pub fn room(&self) -> RoomId {
         self.0.id
+    }
+
+    pub(crate) fn live(&self) -> &Arc<LiveRoom> {
+        &self.0
     }
 }
 
@@ -179,6 +182,7 @@ impl Attachment {
     /// Everything between a start and now, from the store and the queue.
     async fn load(&self, feed: &Feed, level: Level, start: Start) -> Result<Pulled> {
         let (live, room) = (&feed.0, feed.room());
+        let _permit = self.shared.loads.acquire().await.map_err(|_| Error::closed())?;
         let mut entries = Vec::new();
         let (mut seq, tapes) = match self.usable(feed, start).await? {
             Some((seq, tapes)) => (seq, tapes),
@@ -264,15 +268,9 @@ impl Attachment {
         feed.0.hint(hint, Some(self.id));
     }
 
-    /// The room as this reader's user sees it. Its calls are checked against the store like everyone's.
-    #[must_use]
-    pub fn room(&self, feed: &Feed) -> Room {
-        Room::new(
-            Arc::clone(&self.shared),
-            Arc::clone(&feed.0),
-            self.user,
-            self.name.clone(),
-        )
+    /// What a handle on one of its rooms is made of.
+    pub(crate) fn owner(&self) -> (&Arc<Shared>, UserId, &str) {
+        (&self.shared, self.user, &self.name)
     }
 
     /// Forgets a room the reader has lost, so that it can be entered again later.

@@ -17,12 +17,15 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// How many times a look at the rooms of a user is repeated because something changed meanwhile.
 pub(crate) const LOOKS: usize = 32;
+
+/// How many readers are filled from the store at a time.
+const LOADS: usize = 8;
 
 /// Settings of an engine, all with defaults.
 #[derive(Clone, Debug)]
@@ -65,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
     /// The tasks of turns, which closing waits for before it lets the writers end.
     pub(crate) turn_tasks: TaskTracker,
+    /// A permit for each reader that is being filled from the store: whoever has fallen behind waits, the others do not.
+    pub(crate) loads: Semaphore,
     /// Cancelled when the engine begins to close: nothing new is accepted.
     pub(crate) closing: CancellationToken,
     /// Cancelled when the writers should flush and end.
@@ -72,13 +77,15 @@ pub(crate) struct Shared {
     /// Rooms in memory. Taken before any live room's own lock.
     registry: Mutex<Registry>,
     /// Readers by user, so that they hear of rooms they gain. Never held together with another lock.
-    readers: Mutex<BTreeMap<UserId, Vec<(ReaderId, Arc<dyn Reader>)>>>,
+    readers: Mutex<BTreeMap<UserId, Vec<KnownReader>>>,
     /// Turns that run here, so that a stop finds them. Never held together with another lock.
     turns: Mutex<BTreeMap<TurnId, Arc<Running>>>,
     /// Who waits for which turn's end. Never held together with another lock.
     waiting: Mutex<BTreeMap<TurnId, Vec<oneshot::Sender<()>>>>,
     next_reader: AtomicU64,
 }
+
+type KnownReader = (ReaderId, Arc<dyn Reader>);
 
 #[derive(Default)]
 struct Registry {
@@ -131,6 +138,7 @@ impl Shared {
             settings,
             tasks: TaskTracker::new(),
             turn_tasks: TaskTracker::new(),
+            loads: Semaphore::new(LOADS),
             closing: CancellationToken::new(),
             flushing: CancellationToken::new(),
             registry: Mutex::default(),

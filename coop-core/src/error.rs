@@ -45,6 +45,25 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// All kinds, for tables that must have a line for each.
+    pub const ALL: [Self; 15] = [
+        Self::BadRequest,
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::Conflict,
+        Self::TooLarge,
+        Self::RateLimited,
+        Self::BudgetExceeded,
+        Self::Busy,
+        Self::Unavailable,
+        Self::Closed,
+        Self::InUse,
+        Self::NewerSchema,
+        Self::NotADatabase,
+        Self::Internal,
+    ];
+
     /// The stable word for this kind, the same on every wire and in every language binding.
     #[must_use]
     pub fn code(self) -> &'static str {

@@ -380,8 +380,8 @@ impl State {
             // What nobody was there to be offered stands before the new reader's place, not after it.
             self.publish_all(room);
         }
-        let group = match self.groups.iter_mut().find(|group| group.is(level, encoder.as_ref())) {
-            Some(group) => group,
+        let index = match self.groups.iter().position(|group| group.is(level, encoder.as_ref())) {
+            Some(index) => index,
             None => {
                 let offered = Cursor {
                     pos: self.head,
@@ -389,7 +389,7 @@ impl State {
                 };
                 let readers = Arc::default();
                 let (events_wait, deltas_wait) = (false, false);
-                self.groups.push_mut(Group {
+                self.groups.push(Group {
                     level,
                     encoder,
                     offered,
@@ -397,10 +397,11 @@ impl State {
                     last: None,
                     events_wait,
                     deltas_wait,
-                })
+                });
+                self.groups.len() - 1
             }
         };
-        Arc::make_mut(&mut group.readers).push(registered);
+        Arc::make_mut(&mut self.groups[index].readers).push(registered);
     }
 
     fn detach(&mut self, id: ReaderId) -> Option<Registered> {
@@ -457,10 +458,11 @@ impl State {
 
     /// Takes a deleted message's content out of everything that is still to be read.
     fn scrub(&mut self, deleted: MessageId) {
-        if let Some(tape) = self.tapes.remove(&deleted) {
-            tape.close();
-        }
+        self.tapes.remove(&deleted);
         for entry in &mut self.queue {
+            if let Some(tape) = entry.tape.as_ref().filter(|tape| tape.message.id == deleted) {
+                tape.scrub();
+            }
             let event = match &*entry.event {
                 Event::Delta { message, .. } if *message == deleted => {
                     let mut event = (*entry.event).clone();
@@ -496,17 +498,20 @@ impl State {
         }
     }
 
-    /// The entries from index `first` up to position `to` that a reader needs who has seen the log up to `seq`.
+    /// The entries from index `first` up to position `to` that a reader needs who has seen the log up to `seq`, which
+    /// may be further than this live room has.
     fn entries(&self, first: usize, to: u64, seq: Seq, level: Level) -> Vec<Entry> {
-        self.queue
-            .iter()
-            .skip(first)
-            .take_while(|entry| entry.pos <= to)
-            .filter(|entry| match entry.event.seq() {
-                Some(its) => its > seq || removed(Mutant::SkipBelowCursor),
-                None => level == Level::Full,
+        let queue = self.queue.iter().skip(first).take_while(|entry| entry.pos <= to);
+        let needed = queue.filter(|entry| match entry.event.seq() {
+            Some(its) => its > seq || removed(Mutant::SkipBelowCursor),
+            None => level == Level::Full,
+        });
+        // Nobody is moved back by stopping in the middle.
+        needed
+            .map(|entry| Entry {
+                seq: entry.seq.max(seq),
+                ..entry.clone()
             })
-            .cloned()
             .collect()
     }
 

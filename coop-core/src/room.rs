@@ -1,7 +1,7 @@
 //! A room as one member sees it: everything a member may do there. Each call is checked against the membership as it
 //! is in the store at that moment, so a handle that has outlived it is harmless.
 
-use crate::attachment::{Attachment, Start};
+use crate::attachment::{Attachment, Feed, Start};
 use crate::command;
 use crate::engine::Shared;
 use crate::error::{Error, ErrorKind, Result};
@@ -13,7 +13,6 @@ use crate::names;
 use crate::store::{Intent, Outcome, Post};
 use crate::subscription::Subscription;
 use crate::turn::{self, TurnHandle};
-use crate::user::User;
 use crate::writer::{self, Mail};
 use std::fmt;
 use std::sync::Arc;
@@ -55,6 +54,15 @@ impl fmt::Debug for Room {
     }
 }
 
+impl Attachment {
+    /// The room as this reader's user sees it. Its calls are checked against the store like everyone's.
+    #[must_use]
+    pub fn room(&self, feed: &Feed) -> Room {
+        let (shared, user, name) = self.owner();
+        Room::new(Arc::clone(shared), Arc::clone(feed.live()), user, name.to_owned())
+    }
+}
+
 impl Room {
     pub(crate) fn new(shared: Arc<Shared>, live: Arc<LiveRoom>, user: UserId, name: String) -> Self {
         Self {
@@ -63,6 +71,12 @@ impl Room {
             user,
             name,
         }
+    }
+
+    /// Who acts through this handle.
+    #[must_use]
+    pub fn user_id(&self) -> UserId {
+        self.user
     }
 
     /// Its id.
@@ -199,7 +213,7 @@ impl Room {
             } => {
                 let handle = |turn: crate::TurnInfo| {
                     let (shared, live) = (Arc::clone(&self.shared), Arc::clone(&self.live));
-                    TurnHandle::new(shared, live, self.user, turn.id, turn.bot)
+                    TurnHandle::new(shared, live, self.user, turn)
                 };
                 let turns: Vec<_> = turns.into_iter().map(handle).collect();
                 Ok(Sent {
@@ -329,21 +343,6 @@ impl Room {
 
     // Governing.
 
-    /// Makes somebody a member. Any member may; inviting a member again changes nothing.
-    ///
-    /// # Errors
-    /// `TooLarge` if the room is full (1,000 members), `NotFound`, `Unavailable`, `Closed`. Cancel safe as
-    /// [`send`](Self::send).
-    pub async fn invite(&self, user: &User) -> Result<()> {
-        let (user, name) = (user.id(), user.name().to_owned());
-        self.carry_out(Intent::Invite {
-            user,
-            name,
-            by: self.user,
-        })
-        .await
-    }
-
     /// Takes another's membership away. Only the owner may. When this returns, nothing more of the room is written to
     /// any of their connections.
     ///
@@ -394,7 +393,7 @@ impl Room {
         self.carry_out(Intent::DeleteRoom { by: self.user }).await
     }
 
-    async fn carry_out(&self, intent: Intent) -> Result<()> {
+    pub(crate) async fn carry_out(&self, intent: Intent) -> Result<()> {
         self.submit(intent, Vec::new()).await.map(|_| ())
     }
 

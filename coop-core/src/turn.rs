@@ -11,7 +11,7 @@ use crate::error::{ErrorKind, Result};
 use crate::event::Event;
 use crate::id::{MessageId, TurnId, UserId};
 use crate::live::{LiveRoom, Tape};
-use crate::model::{Finish, FinishReason, Range, TurnEnd, TurnStatus, Usage};
+use crate::model::{Finish, FinishReason, Range, TurnEnd, TurnError, TurnInfo, TurnStatus, Usage};
 use crate::mutant::{Mutant, removed};
 use crate::store::Intent;
 use crate::sync::lock;
@@ -351,6 +351,7 @@ pub struct TurnHandle {
     user: UserId,
     turn: TurnId,
     bot: String,
+    refused: Option<TurnError>,
 }
 
 impl std::fmt::Debug for TurnHandle {
@@ -363,13 +364,16 @@ impl std::fmt::Debug for TurnHandle {
 }
 
 impl TurnHandle {
-    pub(crate) fn new(shared: Arc<Shared>, live: Arc<LiveRoom>, user: UserId, turn: TurnId, bot: String) -> Self {
+    /// A handle on a turn as it was when the asker's message was committed.
+    pub(crate) fn new(shared: Arc<Shared>, live: Arc<LiveRoom>, user: UserId, turn: TurnInfo) -> Self {
+        let never_started = turn.message.is_none();
         Self {
             shared,
             live,
             user,
-            turn,
-            bot,
+            turn: turn.id,
+            bot: turn.bot,
+            refused: turn.end.and_then(|end| end.error).filter(|_| never_started),
         }
     }
 
@@ -383,6 +387,12 @@ impl TurnHandle {
     #[must_use]
     pub fn bot(&self) -> &str {
         &self.bot
+    }
+
+    /// Why it was refused at once, if it was: it has ended then and never started.
+    #[must_use]
+    pub fn refused(&self) -> Option<&TurnError> {
+        self.refused.as_ref()
     }
 
     /// Ends it for everyone; the text so far is kept. No effect on a turn that has ended.

@@ -9,7 +9,7 @@ use crate::live::{Encoder, Reader};
 use crate::model::{Account, RoomEntry};
 use crate::names;
 use crate::room::Room;
-use crate::store::{Greeting, NewRoom};
+use crate::store::{Greeting, Intent, NewRoom};
 use crate::subscription::Subscription;
 use std::fmt;
 use std::sync::Arc;
@@ -80,6 +80,18 @@ impl fmt::Debug for User {
     }
 }
 
+impl Room {
+    /// Makes somebody a member. Any member may; inviting a member again changes nothing.
+    ///
+    /// # Errors
+    /// `TooLarge` if the room is full (1,000 members), `NotFound`, `Unavailable`, `Closed`. Cancel safe as
+    /// [`send`](Self::send).
+    pub async fn invite(&self, user: &User) -> Result<()> {
+        let (user, name, by) = (user.id(), user.name().to_owned(), self.user_id());
+        self.carry_out(Intent::Invite { user, name, by }).await
+    }
+}
+
 impl User {
     pub(crate) fn new(shared: Arc<Shared>, account: Account) -> Self {
         Self {
@@ -120,9 +132,6 @@ impl User {
                 members.push((user.id(), user.name().to_owned()));
             }
         }
-        if members.len() >= crate::store::plan::MAX_MEMBERS as usize {
-            return Err(Error::too_large("a room has at most 1,000 members"));
-        }
         let name = draft.name.unwrap_or_else(|| self.name_for(draft.ai_chat, &members));
         names::check_room_name(&name)?;
         let greeting = self.shared.bots.first().filter(|_| draft.ai_chat).map(|bot| Greeting {
@@ -140,13 +149,18 @@ impl User {
             greeting,
             now: self.shared.now(),
         };
-        let (info, _) = self.shared.rooms.create_room(new).await?;
-        for user in gained {
-            self.shared
-                .readers_of(user)
-                .iter()
-                .for_each(|reader| reader.gained(info.id));
-        }
+        // In a task of its own: whoever asked may be gone before the others have been told of their new room.
+        let shared = Arc::clone(&self.shared);
+        let made = self.shared.tasks.spawn(async move {
+            let (info, _) = shared.rooms.create_room(new).await?;
+            for user in gained {
+                shared.readers_of(user).iter().for_each(|reader| reader.gained(info.id));
+            }
+            Ok::<_, Error>(info)
+        });
+        let info = made
+            .await
+            .map_err(|error| Error::internal("the room could not be made").with_source(error))??;
         self.room(info.id).await
     }
 

@@ -33,6 +33,10 @@ const READ: u32 = 500;
 
 /// What a writer is asked to do.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all are intents, and an allocation for each would cost more"
+)]
 pub(crate) enum Mail {
     /// Make this happen, then propose the next turn of these bots in the same commit.
     Intent {
@@ -98,6 +102,7 @@ pub(crate) async fn run(shared: Arc<Shared>, live: Arc<LiveRoom>, mut mails: mps
     }
 }
 
+#[allow(clippy::large_enum_variant, reason = "one at a time, on the stack")]
 enum Next {
     Mail(Mail),
     /// Read marks have gathered long enough.

@@ -1,4 +1,35 @@
-//! x
+//! A thin chat server over [`coop_core`]: the seed's HTTP interface and its WebSocket, as a tower
+//! [`Service`](tower_service::Service) that an application mounts, or that [`serve`](serve()) runs.
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//! let engine = coop_core::Engine::builder(coop_core::store::memory::MemoryStore::new()).build().await?;
+//! let api = coop_server::Api::builder(engine).jwt_secret("at least thirty-two bytes of secret").build()?;
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:8000").await?;
+//! coop_server::serve(listener, api).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! It decides nothing about rooms, members and messages; the engine does. It installs no signal handler, no tracing
+//! subscriber and no panic hook.
 #![forbid(unsafe_code)]
 
+mod api;
+mod call;
+mod cors;
+mod dialect;
 pub mod frame;
+mod objects;
+mod patient;
+mod reply;
+mod router;
+mod routes;
+mod serve;
+mod socket;
+mod token;
+
+pub use api::{Api, ApiBuilder, BuildError};
+pub use reply::Body;
+pub use serve::{Serve, serve};
+pub use token::{MIN_SECRET, Secret, WeakSecret};

@@ -64,6 +64,13 @@ impl Tape {
         state.text.as_str().into()
     }
 
+    /// Takes the words away and keeps the length, so that what is still to be read of it fits and says nothing.
+    pub(crate) fn scrub(&self) {
+        let mut state = lock(&self.state);
+        state.closed = true;
+        state.text = " ".repeat(state.text.len());
+    }
+
     /// All that was written so far.
     #[must_use]
     pub fn text(&self) -> Arc<str> {

@@ -2,25 +2,78 @@
 
 use coop_core::mutant::{self, Mutant};
 use coop_core::testing::simulation;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// `COOP_SIM_SEED` runs one schedule again.
+/// How many schedules a run of the tests goes through; `COOP_SIM_SCHEDULES` overrides it.
+const SCHEDULES: u64 = 10_000;
+
+/// `COOP_SIM_SEED` runs one schedule again, `COOP_SIM_TRACE` prints what its readers read.
 #[test]
 fn schedules_hold_the_invariants() {
     if let Ok(seed) = std::env::var("COOP_SIM_SEED") {
         let seed = seed.parse().expect("a number");
         return simulation::run(seed).unwrap_or_else(|broken| panic!("{broken}"));
     }
-    let schedules: u64 = std::env::var("COOP_SIM_SCHEDULES").map_or(200, |n| n.parse().expect("a number"));
-    for seed in 0..schedules {
-        simulation::run(seed).unwrap_or_else(|broken| panic!("{broken}"));
-    }
+    let schedules: u64 = std::env::var("COOP_SIM_SCHEDULES").map_or(SCHEDULES, |n| n.parse().expect("a number"));
+    let next = AtomicU64::new(0);
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= schedules {
+                        break;
+                    }
+                    if let Err(broken) = simulation::run(seed) {
+                        // The others need not go on.
+                        next.store(schedules, Ordering::Relaxed);
+                        panic!("{broken}");
+                    }
+                }
+            });
+        }
+    });
 }
 
+/// Every mechanism that schedules can notice the loss of, and how many of them that may take.
 #[test]
-fn without_a_mechanism_the_schedules_find_it_out() {
-    for mutant in [Mutant::Recovery] {
-        let _removed = mutant::remove(mutant);
-        let found = (0..2_000).find_map(|seed| simulation::run(seed).err());
-        println!("{mutant:?}: {}", found.expect("nothing noticed"));
+fn without_a_mechanism_the_schedules_break() {
+    let mechanisms = [
+        Mutant::ClientIdLookup,
+        Mutant::BodyHash,
+        Mutant::AckAfterCommit,
+        Mutant::ReloadInDoubt,
+        Mutant::Gate,
+        Mutant::OfferChecksPosition,
+        Mutant::BehindAfterRefusal,
+        Mutant::HeadBeforeSleep,
+        Mutant::SkipBelowCursor,
+        Mutant::FillFromStore,
+        Mutant::TapeCloses,
+        Mutant::TapeWithSnapshot,
+        Mutant::Recovery,
+        Mutant::EndRetry,
+        Mutant::EndOnce,
+        Mutant::Checkpoint,
+        Mutant::AskWithTurn,
+        Mutant::GoneBeforePublish,
+        Mutant::GoneAfterLoad,
+    ];
+    let mut unnoticed = Vec::new();
+    for mechanism in mechanisms {
+        let _removed = mutant::remove(mechanism);
+        let broken = (0..1_500).find_map(|seed| simulation::run(seed).err().map(|broken| (seed, broken)));
+        match broken {
+            Some((seed, broken)) => {
+                let words: String = broken.lines().next().unwrap_or_default().chars().take(140).collect();
+                println!("without {mechanism:?}, schedule {seed}: {words}");
+            }
+            None => unnoticed.push(mechanism),
+        }
     }
+    assert!(
+        unnoticed.is_empty(),
+        "nothing noticed that these were missing: {unnoticed:?}"
+    );
 }

@@ -189,33 +189,32 @@ impl Person {
     }
 
     async fn send_another_body(&self, room: &Room, key: &(RoomId, UserId, String)) {
-        let known = self
-            .world
-            .ledger()
-            .sent
-            .get(key)
-            .is_some_and(|attempt| attempt.message.is_some());
-        let result = room.send(Draft::text("something else").client_id(&key.2)).await;
-        if let (true, Ok(sent)) = (known, &result) {
-            self.world.breaks(format!(
-                "I5: {key:?} with another body was accepted as {}",
-                sent.message.id
-            ));
-        } else if let Ok(sent) = result {
+        let Some(before) = self.world.ledger().sent.get(key).cloned() else {
+            return;
+        };
+        let text = format!("not: {}", before.text);
+        let result = room.send(Draft::text(&text).client_id(&key.2)).await;
+        match (before.message, result) {
+            (Some(_), Ok(sent)) => {
+                self.world.breaks(format!(
+                    "I5: {key:?} with another body was accepted as {}",
+                    sent.message.id
+                ));
+            }
+            (Some(_), Err(_)) => {}
             // The first body never arrived; this is the one that holds now.
-            let mut ledger = self.world.ledger();
-            ledger.sent.insert(
-                key.clone(),
-                Attempt {
-                    text: "something else".into(),
-                    ..Attempt::default()
-                },
-            );
-            drop(ledger);
-            self.acknowledged(key, &sent);
-        } else if !known {
-            // Whichever of the two is stored, later answers tell; nothing can be expected of either now.
-            self.world.ledger().sent.remove(key);
+            (None, Ok(sent)) => {
+                self.world.ledger().sent.insert(
+                    key.clone(),
+                    Attempt {
+                        text,
+                        ..Attempt::default()
+                    },
+                );
+                self.acknowledged(key, &sent);
+            }
+            // Either of the two may be stored: nothing can be expected of them any more.
+            (None, Err(_)) => drop(self.world.ledger().sent.remove(key)),
         }
     }
 

@@ -87,7 +87,9 @@ impl Shown {
             self.position.seq = seq;
         }
         match event {
-            Event::MessagePosted { message, .. } | Event::MessageEdited { message, .. } => self.put(message),
+            Event::MessagePosted { message, .. } => self.put(message),
+            // One from before the snapshot is not shown, changed or not.
+            Event::MessageEdited { message, .. } if self.messages.contains_key(&message.id) => self.put(message),
             Event::MessageDeleted { message, .. } => {
                 self.messages.remove(message);
                 self.position.tapes.remove(message);

@@ -217,7 +217,6 @@ impl Connection<'_> {
             }
             let patience = Duration::from_millis(if quiet { 1_000 } else { 25 });
             let _ = tokio::time::timeout(patience, self.wire.wake.notified()).await;
-            let before = lock(&self.wire.state).arrived.len();
             {
                 let mut state = lock(&self.wire.state);
                 state.space = if quiet {
@@ -234,9 +233,7 @@ impl Connection<'_> {
             }
             self.hear_news().await;
             self.catch_up().await;
-            let arrived = lock(&self.wire.state).arrived.len() > before;
-            self.show();
-            if arrived || !quiet {
+            if self.show() || !quiet {
                 last = Instant::now();
             }
         }
@@ -349,16 +346,18 @@ impl Connection<'_> {
         }
     }
 
-    /// The client reads what has arrived.
-    fn show(&mut self) {
-        loop {
+    /// The client reads what has arrived, and tells whether anything had.
+    fn show(&mut self) -> bool {
+        for frames in 0.. {
             let frame = {
                 let mut state = lock(&self.wire.state);
                 let head: Vec<u8> = state.arrived.iter().take(4).copied().collect();
-                let Ok(head) = <[u8; 4]>::try_from(head) else { return };
+                let Ok(head) = <[u8; 4]>::try_from(head) else {
+                    return frames > 0;
+                };
                 let length = u32::from_le_bytes(head) as usize;
                 if state.arrived.len() < 4 + length {
-                    return;
+                    return frames > 0;
                 }
                 state.arrived.drain(..4 + length).skip(4).collect::<Vec<u8>>()
             };
@@ -367,10 +366,14 @@ impl Connection<'_> {
                 Err(error) => self.world.breaks(format!("a frame that is none: {error}")),
             }
         }
+        true
     }
 
     fn take(&mut self, event: &Event) {
         let room = event.room();
+        if self.world.trace {
+            println!("{} over the wire:", self.world.now());
+        }
         match self.clients.get_mut(&room) {
             Some(Client::Full(shown)) => take(self.world, self.user, room, shown, event),
             Some(Client::Events(seq)) => {

@@ -1,0 +1,345 @@
+//! The server as a tower `Service`: one request in, one answer out. It can be mounted in any server that speaks hyper's
+//! HTTP, or be run by [`serve`](crate::serve).
+//!
+//! It knows no listeners, signals and configuration files. Everything that every answer has in common is here: the
+//! limits of a request, authentication, CORS and the security headers.
+
+use crate::call::Call;
+use crate::cors::Origins;
+use crate::dialect::seed::Seed;
+use crate::reply::{Answer, Body, Failure};
+use crate::router::{Endpoint, Found, Route, Router};
+use crate::socket;
+use crate::token::{Identity, Secret, Tokens, WeakSecret};
+use bytes::Bytes;
+use coop_core::{Engine, ErrorKind, User};
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, HOST, HeaderName, HeaderValue, ORIGIN, REFERRER_POLICY, TRANSFER_ENCODING,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long a request may take from its head to its answer.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The service. Cheap to clone; all clones are the same.
+#[derive(Clone)]
+pub struct Api(pub(crate) Arc<House>);
+
+/// What all requests and sockets share. Nothing in it changes but the two signs that the end is near.
+pub(crate) struct House {
+    pub(crate) engine: Engine,
+    pub(crate) tokens: Tokens,
+    pub(crate) origins: Origins,
+    /// Whether anybody may make an account.
+    pub(crate) registration: bool,
+    /// How long a socket may take nothing of what waits for it.
+    pub(crate) write_patience: Duration,
+    /// One for all sockets, so that what they all get is encoded once.
+    pub(crate) seed: Arc<Seed>,
+    /// The sockets' tasks, so that the end can wait for them.
+    pub(crate) sockets: TaskTracker,
+    /// Cancelled when the sockets should close.
+    pub(crate) closing: CancellationToken,
+    router: Router,
+    draining: AtomicBool,
+}
+
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Api")
+            .field("engine", &self.0.engine)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Builds an [`Api`].
+#[derive(Debug)]
+pub struct ApiBuilder {
+    engine: Engine,
+    secret: Option<Vec<u8>>,
+    token_ttl: Duration,
+    origins: Vec<String>,
+    registration: bool,
+    write_patience: Duration,
+}
+
+/// Why there is no [`Api`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// No secret was given.
+    #[error("a token secret is required")]
+    NoSecret,
+    /// The secret is too short.
+    #[error(transparent)]
+    WeakSecret(#[from] WeakSecret),
+    /// Two routes contradict each other: a defect.
+    #[error("the routes contradict each other")]
+    Routes,
+}
+
+impl Api {
+    /// Begins a service on an engine.
+    #[must_use]
+    pub fn builder(engine: Engine) -> ApiBuilder {
+        ApiBuilder {
+            engine,
+            secret: None,
+            token_ttl: Duration::from_secs(24 * 60 * 60),
+            origins: Vec::new(),
+            registration: true,
+            write_patience: Duration::from_secs(30),
+        }
+    }
+
+    /// The engine behind it.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    /// Says on `/ready` that no more requests should be sent here.
+    pub fn drain(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Closes all sockets, telling their clients to come back later, and waits until they are closed: some seconds at
+    /// most. The engine goes on.
+    pub async fn close_sockets(&self) {
+        self.drain();
+        self.0.closing.cancel();
+        self.0.sockets.close();
+        self.0.sockets.wait().await;
+    }
+
+    async fn answer<B>(self, request: Request<B>) -> Response<Body>
+    where
+        B: hyper::body::Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let origin = request.headers().get(ORIGIN).cloned();
+        let mut response = match self.0.origins.preflight(request.method(), request.headers()) {
+            Some(response) => response,
+            None => self.respond(request).await.unwrap_or_else(Failure::into_response),
+        };
+        self.0.origins.admit(origin.as_ref(), &mut response);
+        for (name, value) in SAFE {
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+
+    async fn respond<B>(&self, request: Request<B>) -> Result<Response<Body>, Failure>
+    where
+        B: hyper::body::Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let deadline = Instant::now() + PATIENCE;
+        check_head(request.version(), request.headers())?;
+        let (parts, body) = request.into_parts();
+        let (route, parameters) = match self.0.router.find(&parts.method, parts.uri.path()) {
+            Found::Route(route, parameters) => (route, parameters),
+            Found::WrongMethod(allowed) => return Err(Failure::wrong_method(&allowed)),
+            Found::Nothing => return Err(Failure::no_route()),
+        };
+        let ids = parameters
+            .iter()
+            .map(|text| text.parse().map_err(|_| Failure::malformed("Ids are numbers")))
+            .collect::<Result<_, _>>()?;
+        let query = parts.uri.query().unwrap_or("").to_owned();
+        let user = match route.endpoint {
+            Endpoint::Open(_) => None,
+            Endpoint::Signed(_) => Some(self.authenticate(&parts.headers, deadline).await?),
+            Endpoint::Socket => {
+                let parts = Request::from_parts(parts, ());
+                return socket::open(&self.0, parts, &query).await;
+            }
+        };
+        let body = read(route, body, deadline).await?;
+        let call = Call {
+            house: Arc::clone(&self.0),
+            ids,
+            query,
+            body,
+        };
+        match (route.endpoint, user) {
+            (Endpoint::Open(endpoint), _) => in_time(deadline, endpoint(call)).await,
+            (Endpoint::Signed(endpoint), Some(user)) => in_time(deadline, endpoint(call, user)).await,
+            _ => Err(Failure::no_route()),
+        }
+    }
+
+    async fn authenticate(&self, headers: &HeaderMap, deadline: Instant) -> Result<User, Failure> {
+        let token = bearer(headers).ok_or_else(|| Failure::unauthorized("Not authenticated"))?;
+        let (user, _) = timeout_at(deadline, self.0.identify(token))
+            .await
+            .map_err(|_| Failure::unavailable("the store does not answer"))??;
+        Ok(user)
+    }
+}
+
+impl House {
+    /// Whose token this is, if it is good and they still exist.
+    pub(crate) async fn identify(&self, token: &str) -> Result<(User, Identity), Failure> {
+        let unknown = || Failure::unauthorized("Invalid authentication credentials");
+        let identity = self.tokens.check(token).ok_or_else(unknown)?;
+        match self.engine.user(identity.user).await {
+            Ok(user) => Ok((user, identity)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(unknown()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+impl ApiBuilder {
+    /// What signs the tokens: at least 32 bytes. Required.
+    #[must_use]
+    pub fn jwt_secret(mut self, secret: impl Into<Vec<u8>>) -> Self {
+        self.secret = Some(secret.into());
+        self
+    }
+
+    /// The same as a [`Secret`] that was checked before.
+    #[must_use]
+    pub fn secret(self, secret: Secret) -> Self {
+        self.jwt_secret(secret.into_bytes())
+    }
+
+    /// How long a token is good. 24 hours by default.
+    #[must_use]
+    pub fn token_ttl(mut self, ttl: Duration) -> Self {
+        self.token_ttl = ttl;
+        self
+    }
+
+    /// Pages of these origins, exactly, may call. None by default.
+    #[must_use]
+    pub fn cors_origins(mut self, origins: impl IntoIterator<Item = String>) -> Self {
+        self.origins = origins.into_iter().collect();
+        self
+    }
+
+    /// Whether anybody may make an account. Yes by default.
+    #[must_use]
+    pub fn registration(mut self, open: bool) -> Self {
+        self.registration = open;
+        self
+    }
+
+    /// A socket that takes nothing of what waits for it for this long is closed. 30 s by default.
+    #[must_use]
+    pub fn write_patience(mut self, patience: Duration) -> Self {
+        self.write_patience = patience;
+        self
+    }
+
+    /// Makes the service.
+    ///
+    /// # Errors
+    /// Without a secret, or with one that is too short.
+    pub fn build(self) -> Result<Api, BuildError> {
+        let secret = Secret::new(self.secret.ok_or(BuildError::NoSecret)?)?;
+        Ok(Api(Arc::new(House {
+            engine: self.engine,
+            tokens: Tokens::new(&secret, self.token_ttl),
+            origins: Origins::new(self.origins),
+            registration: self.registration,
+            write_patience: self.write_patience,
+            seed: Arc::default(),
+            sockets: TaskTracker::new(),
+            closing: CancellationToken::new(),
+            router: Router::new().map_err(|_| BuildError::Routes)?,
+            draining: AtomicBool::new(false),
+        })))
+    }
+}
+
+impl<B> tower_service::Service<Request<B>> for Api
+where
+    B: hyper::body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let api = self.clone();
+        Box::pin(async move { Ok(api.answer(request).await) })
+    }
+}
+
+/// What browsers are told about every answer.
+const SAFE: [(HeaderName, HeaderValue); 3] = [
+    (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+];
+
+/// Refuses heads that two programs may read in two ways.
+fn check_head(version: Version, headers: &HeaderMap) -> Result<(), Failure> {
+    if version == Version::HTTP_11 && headers.get_all(HOST).iter().count() != 1 {
+        return Err(Failure::bad_request("One Host header is required").and_close());
+    }
+    if headers.contains_key(TRANSFER_ENCODING) {
+        let detail = "Content-Length is required";
+        return Err(Failure::new(StatusCode::LENGTH_REQUIRED, "bad_request", detail).and_close());
+    }
+    Ok(())
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+async fn read<B>(route: &Route, body: B, deadline: Instant) -> Result<Bytes, Failure>
+where
+    B: hyper::body::Body,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let limited = Limited::new(body, route.body_limit());
+    match timeout_at(deadline, limited.collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let detail = format!("A body here has at most {} bytes", route.body_limit());
+            Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail).and_close())
+        }
+        Ok(Err(_)) => Err(Failure::bad_request("The body broke off").and_close()),
+        Err(_) => {
+            let detail = "The request took too long to arrive";
+            Err(Failure::new(StatusCode::REQUEST_TIMEOUT, "bad_request", detail).and_close())
+        }
+    }
+}
+
+async fn in_time(deadline: Instant, answer: impl Future<Output = Answer>) -> Result<Response<Body>, Failure> {
+    match timeout_at(deadline, answer).await {
+        Ok(answer) => Ok(answer?.into_response()),
+        Err(_) => Err(Failure::unavailable(
+            "this took too long; it is not certain whether it was done",
+        )),
+    }
+}

@@ -1,0 +1,128 @@
+//! The whole HTTP surface on one screen, and who may knock where. It knows neither bodies nor answers.
+
+use crate::call::Call;
+use crate::reply::Answer;
+use crate::routes::{accounts, health, members, messages, rooms, users};
+use coop_core::User;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::Method;
+
+/// What stands behind a method and a path.
+#[derive(Clone, Copy)]
+pub(crate) enum Endpoint {
+    /// Anyone may call it.
+    Open(fn(Call) -> BoxFuture<'static, Answer>),
+    /// Only with a good token, whose user it is given.
+    Signed(fn(Call, User) -> BoxFuture<'static, Answer>),
+    /// The WebSocket, which checks its token by itself.
+    Socket,
+}
+
+/// A row of the surface.
+pub(crate) struct Route {
+    pub(crate) method: Method,
+    pub(crate) path: &'static str,
+    pub(crate) endpoint: Endpoint,
+}
+
+macro_rules! open {
+    ($method:ident $path:literal $endpoint:path) => {
+        Route {
+            method: Method::$method,
+            path: $path,
+            endpoint: Endpoint::Open(|call| $endpoint(call).boxed()),
+        }
+    };
+}
+
+macro_rules! signed {
+    ($method:ident $path:literal $endpoint:path) => {
+        Route {
+            method: Method::$method,
+            path: $path,
+            endpoint: Endpoint::Signed(|call, user| $endpoint(call, user).boxed()),
+        }
+    };
+}
+
+/// Everything there is.
+#[rustfmt::skip]
+pub(crate) static SURFACE: &[Route] = &[
+    open!  (GET    "/health"                           health::health),
+    open!  (GET    "/ready"                            health::ready),
+    open!  (POST   "/api/auth/register"                accounts::register),
+    open!  (POST   "/api/auth/login"                   accounts::login),
+    signed!(GET    "/api/auth/me"                      accounts::me),
+    signed!(GET    "/api/users/search"                 users::search),
+    signed!(GET    "/api/chats"                        rooms::list),
+    signed!(POST   "/api/chats"                        rooms::create),
+    signed!(GET    "/api/chats/{id}"                   rooms::show),
+    signed!(DELETE "/api/chats/{id}"                   rooms::delete),
+    signed!(GET    "/api/chats/{id}/messages"          messages::list),
+    signed!(GET    "/api/chats/{id}/read-receipts"     messages::receipts),
+    signed!(POST   "/api/chats/{id}/mark-read"         messages::mark_read),
+    signed!(GET    "/api/chats/{id}/participants"      members::list),
+    signed!(POST   "/api/chats/{id}/invite"            members::invite),
+    signed!(POST   "/api/chats/{id}/leave"             members::leave),
+    signed!(DELETE "/api/chats/{id}/participants/{member}" members::remove),
+    Route { method: Method::GET, path: "/ws", endpoint: Endpoint::Socket },
+];
+
+/// The most bytes of a body.
+const BODY: usize = 256 * 1024;
+/// The most bytes of a body that comes before we know from whom.
+const SMALL_BODY: usize = 4 * 1024;
+
+impl Route {
+    pub(crate) fn body_limit(&self) -> usize {
+        if self.path.starts_with("/api/auth/") {
+            SMALL_BODY
+        } else {
+            BODY
+        }
+    }
+}
+
+/// Finds rows by path and method.
+pub(crate) struct Router(matchit::Router<Vec<&'static Route>>);
+
+/// What a path and a method lead to.
+pub(crate) enum Found<'path> {
+    /// This, with the values of the path's parameters in order.
+    Route(&'static Route, Vec<&'path str>),
+    /// The path has only these methods.
+    WrongMethod(String),
+    /// Nothing.
+    Nothing,
+}
+
+impl Router {
+    /// # Errors
+    /// If two paths of the surface contradict each other.
+    pub(crate) fn new() -> Result<Self, matchit::InsertError> {
+        let mut router = matchit::Router::new();
+        let mut paths: Vec<&str> = SURFACE.iter().map(|route| route.path).collect();
+        paths.sort_unstable();
+        paths.dedup();
+        for path in paths {
+            router.insert(path, SURFACE.iter().filter(|route| route.path == path).collect())?;
+        }
+        Ok(Self(router))
+    }
+
+    pub(crate) fn find<'path>(&self, method: &Method, path: &'path str) -> Found<'path> {
+        let Ok(matched) = self.0.at(path) else {
+            return Found::Nothing;
+        };
+        // HEAD is GET whose body is not sent.
+        let method = if method == Method::HEAD { &Method::GET } else { method };
+        match matched.value.iter().find(|route| route.method == method) {
+            Some(route) => Found::Route(route, matched.params.iter().map(|(_, value)| value).collect()),
+            None => {
+                let methods: Vec<_> = matched.value.iter().map(|route| route.method.as_str()).collect();
+                Found::WrongMethod(methods.join(", "))
+            }
+        }
+    }
+}

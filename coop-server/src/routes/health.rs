@@ -1,0 +1,30 @@
+//! Whether this process lives, and whether it can serve.
+
+use crate::call::Call;
+use crate::reply::{Answer, Failure, Reply};
+use coop_core::{ErrorKind, RoomId};
+use std::time::Duration;
+
+/// How long the store may take to show that it is there.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Answers while the process lives.
+#[allow(clippy::unused_async, reason = "endpoints are async")]
+pub(crate) async fn health(_: Call) -> Answer {
+    Reply::json(&serde_json::json!({ "status": "healthy" }))
+}
+
+/// Answers 503 while the store does not answer or the server drains.
+pub(crate) async fn ready(call: Call) -> Answer {
+    let not_ready = || Failure::unavailable("not ready");
+    if call.house.is_draining() {
+        return Err(not_ready());
+    }
+    // A room that cannot exist: the cheapest question there is.
+    let asked = call.house.engine.room_info(RoomId(0));
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(Err(error)) if error.kind() != ErrorKind::NotFound => Err(not_ready()),
+        Ok(_) => Reply::json(&serde_json::json!({ "status": "ready" })),
+        Err(_) => Err(not_ready()),
+    }
+}

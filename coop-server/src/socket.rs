@@ -1,0 +1,138 @@
+//! The WebSocket: its handshake, and one task for each connection that reads rooms for its client.
+//!
+//! Rooms write to sockets themselves, from their own tasks and without waiting ([`reader`]); a connection's task
+//! ([`connection`]) does what cannot be done at once: what its client asks ([`act`]), what it missed ([`deliver`]), the
+//! rest of a frame that did not fit ([`outbox`]). What lies between them is one lock ([`wire`]).
+
+mod act;
+mod connection;
+mod deliver;
+mod outbox;
+mod reader;
+mod wire;
+
+use crate::api::House;
+use crate::call::parameter;
+use crate::patient::Patient;
+use crate::reply::{Body, Failure};
+use bytes::Bytes;
+use fastwebsockets::upgrade::{UpgradeFut, is_upgrade_request};
+use http::header::{HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http_body_util::Full;
+use hyper_util::rt::TokioIo;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+/// How long a handshake may wait for the store, and then for the connection.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Answers a handshake, and if it is a good one starts the connection's task.
+///
+/// A bad token is refused here and not by a close frame: the seed's clients try again at once after every open.
+pub(crate) async fn open(house: &Arc<House>, request: Request<()>, query: &str) -> Result<Response<Body>, Failure> {
+    if !house.origins.admits_socket(request.headers()) {
+        return Err(Failure::forbidden("Origin not allowed"));
+    }
+    let no_entry = || Failure::forbidden("Invalid authentication credentials");
+    let token = parameter(query, "token").ok().flatten().ok_or_else(no_entry)?;
+    let identified = timeout(PATIENCE, house.identify(&token)).await;
+    let (user, identity) = match identified {
+        Err(_) => return Err(Failure::unavailable("the store does not answer")),
+        Ok(Err(failure)) if failure.status == StatusCode::UNAUTHORIZED => return Err(no_entry()),
+        Ok(found) => found?,
+    };
+    check(&request)?;
+    if house.is_draining() {
+        return Err(Failure::unavailable("the server is closing"));
+    }
+    let refused = |_| Failure::bad_request("Not a WebSocket handshake");
+    let (response, upgrade) = fastwebsockets::upgrade::upgrade(request).map_err(refused)?;
+    // Tokens of more than a century would overflow the clock.
+    let until = Instant::now() + identity.left.min(Duration::from_secs(100 * 365 * 86_400));
+    let at_home = Arc::clone(house);
+    house.sockets.spawn(async move {
+        if let Some((stream, ahead)) = taken(upgrade).await {
+            connection::run(at_home, user, stream, ahead, until).await;
+        }
+    });
+    Ok(response.map(|_| Full::default()))
+}
+
+/// The rules of RFC 6455 for a client's handshake.
+fn check(request: &Request<()>) -> Result<(), Failure> {
+    let headers = request.headers();
+    if !is_upgrade_request(request) {
+        let failure = Failure::new(StatusCode::UPGRADE_REQUIRED, "bad_request", "This is a WebSocket");
+        return Err(failure.with_header(UPGRADE, HeaderValue::from_static("websocket")));
+    }
+    if request.version() != Version::HTTP_11 || request.method() != http::Method::GET {
+        return Err(Failure::bad_request("Not a WebSocket handshake"));
+    }
+    if one(headers, &SEC_WEBSOCKET_VERSION) != Some(b"13") {
+        let failure = Failure::new(StatusCode::UPGRADE_REQUIRED, "bad_request", "Unknown WebSocket version");
+        return Err(failure.with_header(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")));
+    }
+    if !one(headers, &SEC_WEBSOCKET_KEY).is_some_and(is_key) {
+        return Err(Failure::bad_request("Sec-WebSocket-Key must be 16 bytes in Base64"));
+    }
+    Ok(())
+}
+
+fn one<'a>(headers: &'a HeaderMap, name: &http::HeaderName) -> Option<&'a [u8]> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => Some(value.as_bytes()),
+        _ => None,
+    }
+}
+
+/// Whether this is the Base64 of 16 bytes: 22 digits, of which the last carries 4 bits that must be zero, and padding.
+fn is_key(key: &[u8]) -> bool {
+    let digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    match key {
+        [digits @ .., last, b'=', b'='] => {
+            digits.len() == 21 && digits.iter().all(digit) && matches!(last, b'A' | b'Q' | b'g' | b'w')
+        }
+        _ => false,
+    }
+}
+
+/// The TCP connection under an upgraded one, and what the client sent ahead. HTTP's buffers go with the rest.
+async fn taken(upgrade: UpgradeFut) -> Option<(TcpStream, Bytes)> {
+    let upgraded = timeout(PATIENCE, upgrade).await.ok()?.ok()?.into_inner().into_inner();
+    let upgraded = match upgraded.downcast::<Patient<TokioIo<TcpStream>>>() {
+        Ok(parts) => return Some((parts.io.into_inner().into_inner(), parts.read_buf)),
+        Err(upgraded) => upgraded,
+    };
+    // Served by somebody else's loop.
+    match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(parts) => Some((parts.io.into_inner(), parts.read_buf)),
+        Err(_) => {
+            tracing::error!("a WebSocket came over something that is not TCP, which is not supported");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_keys_are_keys() {
+        assert!(is_key(b"dGhlIHNhbXBsZSBub25jZQ=="));
+        for bad in [
+            "",
+            "==",
+            "dGhlIHNhbXBsZSBub25jZQ=",
+            "dGhlIHNhbXBsZSBub25jZR==",
+            "dGhlIHNhbXBsZSBub2 jZQ==",
+            "AAAA",
+        ] {
+            assert!(!is_key(bad.as_bytes()), "{bad}");
+        }
+    }
+}

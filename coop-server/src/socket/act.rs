@@ -1,0 +1,202 @@
+//! Acting: what the client asks, one thing after the other in the order of asking.
+
+use super::connection::{Connection, Ending};
+use super::deliver::encode;
+use super::outbox::Written;
+use super::wire::Slot;
+use crate::dialect::Command;
+use crate::dialect::seed::{NOT_AUTHORIZED, Seed, answer};
+use coop_core::live::{Cursor, Level};
+use coop_core::{Attachment, ErrorKind, HintKind, RoomId, Start};
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+
+/// A leave takes effect after this, unless the room is joined again: the seed's page leaves and joins all the time.
+const LEAVE_AFTER: Duration = Duration::from_secs(1);
+/// Typing is passed on this often.
+const TYPING_EVERY: Duration = Duration::from_secs(1);
+
+pub(super) struct Actor<'a> {
+    connection: &'a Connection,
+    seed: &'a Seed,
+    attachment: &'a Attachment,
+    /// Rooms to be left, in the order of time; each once.
+    leaves: Vec<(Instant, RoomId)>,
+    /// When typing was last passed on, for the rooms where that was less than a second ago.
+    typed: Vec<(Instant, RoomId)>,
+}
+
+impl<'a> Actor<'a> {
+    pub(super) fn new(connection: &'a Connection, seed: &'a Seed, attachment: &'a Attachment) -> Self {
+        Self {
+            connection,
+            seed,
+            attachment,
+            leaves: Vec::new(),
+            typed: Vec::new(),
+        }
+    }
+
+    /// Acts until nothing more will be asked.
+    pub(super) async fn run(mut self) -> Result<(), Ending> {
+        loop {
+            let next_leave = self.leaves.first().map(|(at, _)| *at);
+            let command = tokio::select! {
+                biased;
+                command = self.connection.next_command() => command,
+                () = until(next_leave) => {
+                    let (_, room) = self.leaves.remove(0);
+                    self.leave_now(room);
+                    continue;
+                }
+            };
+            match command {
+                // In a box of its own, so that an idle connection does not keep room for all that a command may need.
+                Some(command) => match Box::pin(self.carry_out(command)).await {
+                    // It cannot be told, but what it has said is said.
+                    Ok(()) | Err(Ending::Lost) => {}
+                    Err(ending) => return Err(ending),
+                },
+                None => return Ok(()),
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, command: Command) -> Result<(), Ending> {
+        match command {
+            Command::Join(room) => self.join(room).await,
+            Command::Leave(room) => {
+                self.leave(room);
+                Ok(())
+            }
+            Command::Message(room, text) => self.say(room, text).await,
+            Command::Typing(room) => self.typing(room).await,
+        }
+    }
+
+    async fn join(&mut self, room: RoomId) -> Result<(), Ending> {
+        self.leaves.retain(|(_, other)| *other != room);
+        let Some(slot) = self.connection.slot(room).await else {
+            return self.connection.refuse(NOT_AUTHORIZED);
+        };
+        if slot.level == Level::Full {
+            return Ok(());
+        }
+        let joining = |slot: &Slot| slot.level == Level::Full && slot.cursor == Cursor::NOWHERE;
+        // Until the room is loaded no offer fits. The slot may have moved on since the look: what counts is where it
+        // stands now.
+        let from = self.connection.wire().slot(room).map(|slot| {
+            slot.level = Level::Full;
+            std::mem::replace(&mut slot.cursor, Cursor::NOWHERE)
+        });
+        let Some(from) = from else {
+            return self.connection.refuse(NOT_AUTHORIZED);
+        };
+        let pulled = match self.attachment.join(&slot.feed, Start::Since(from.seq())).await {
+            Ok(pulled) => pulled,
+            Err(error) => {
+                if let Some(slot) = self.connection.wire().slot(room).filter(|slot| joining(slot)) {
+                    (slot.level, slot.cursor) = (Level::Events, from);
+                }
+                self.attachment.leave(&slot.feed);
+                self.connection.fall_behind();
+                let words = match error.kind() {
+                    ErrorKind::NotFound => NOT_AUTHORIZED,
+                    _ => error.words(),
+                };
+                return self.connection.refuse(words);
+            }
+        };
+        let frames = encode(self.seed, Level::Full, &pulled, &slot.feed, self.attachment).await;
+        loop {
+            self.connection.until_clear().await?;
+            match self.connection.write(room, joining, &pulled, &frames) {
+                Some(Written::Nothing) => self.connection.until_writable().await?,
+                Some(_) => break,
+                None => return Ok(()),
+            }
+        }
+        self.connection.fall_behind();
+        self.attachment.hint(&slot.feed, HintKind::Presence { here: true });
+        self.show_just_ended(&slot).await
+    }
+
+    /// Shows the newest message once more if it is an answer that has just ended: the client may have read its text
+    /// before the end, and it joined after. Anywhere but at the bottom it would be shown twice.
+    async fn show_just_ended(&self, slot: &Slot) -> Result<(), Ending> {
+        let ended = self.seed.just_ended(slot.room);
+        if ended.is_empty() {
+            return Ok(());
+        }
+        let last = match self.attachment.room(&slot.feed).entry().await {
+            Ok(entry) => entry.last_message,
+            Err(_) => return Ok(()),
+        };
+        match last.filter(|message| ended.contains(&message.id)) {
+            Some(message) => self.connection.write_of(slot.room, &answer(&message)).await,
+            None => Ok(()),
+        }
+    }
+
+    fn leave(&mut self, room: RoomId) {
+        let joined = self
+            .connection
+            .wire()
+            .slot(room)
+            .is_some_and(|slot| slot.level == Level::Full);
+        if joined && self.leaves.iter().all(|(_, other)| *other != room) {
+            self.leaves.push((Instant::now() + LEAVE_AFTER, room));
+        }
+    }
+
+    fn leave_now(&self, room: RoomId) {
+        let feed = match self.connection.wire().slot(room) {
+            Some(slot) if slot.level == Level::Full => {
+                slot.level = Level::Events;
+                slot.feed.clone()
+            }
+            _ => return,
+        };
+        self.attachment.leave(&feed);
+        self.connection.fall_behind();
+        self.attachment.hint(&feed, HintKind::Presence { here: false });
+    }
+
+    async fn say(&self, room: RoomId, text: String) -> Result<(), Ending> {
+        let Some(slot) = self.connection.slot(room).await else {
+            return self.connection.refuse(NOT_AUTHORIZED);
+        };
+        match self.attachment.room(&slot.feed).send(text).await {
+            Ok(sent) => {
+                for turn in &sent.turns {
+                    if let Some(error) = turn.refused() {
+                        self.connection.refuse(&error.words)?;
+                    }
+                }
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => self.connection.refuse(NOT_AUTHORIZED),
+            Err(error) => self.connection.refuse(error.words()),
+        }
+    }
+
+    async fn typing(&mut self, room: RoomId) -> Result<(), Ending> {
+        let Some(slot) = self.connection.slot(room).await else {
+            return self.connection.refuse(NOT_AUTHORIZED);
+        };
+        let now = Instant::now();
+        self.typed.retain(|(at, _)| now < *at + TYPING_EVERY);
+        if self.typed.iter().all(|(_, other)| *other != room) {
+            self.typed.push((now, room));
+            self.attachment.hint(&slot.feed, HintKind::Typing);
+        }
+        Ok(())
+    }
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,415 @@
+//! One connection: what its task and the rooms share, how its bytes become commands, and how it ends.
+//!
+//! Its task is three loops in one: [receiving](Connection::receive), [acting](super::act) and
+//! [delivering](super::deliver). None of them keeps the others waiting: while a command waits for the store, frames
+//! are read and delivered. An idle connection holds no buffer and, but for its token's end, no timer.
+
+use super::act::Actor;
+use super::wire::{Slot, Wire};
+use crate::api::House;
+use crate::dialect::{Command, seed};
+use crate::frame::{self, Decoder, Incoming, Limits, Violation};
+use bytes::Bytes;
+use coop_core::live::{Encoder, Level, Reader};
+use coop_core::{Attachment, HintKind, RoomId, User, UserId};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+
+/// While so many commands wait, no more bytes are read. One read may bring some beyond it.
+const MAX_COMMANDS: usize = 64;
+/// How much is read at once, into a buffer that all connections of a thread share.
+const READ: usize = 16 * 1024;
+/// How long commands may go on whose client has gone.
+const LAST_COMMANDS: Duration = Duration::from_secs(10);
+/// How long the last frame may take, and the client's answer to it.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
+}
+
+/// What a connection's task and the rooms share.
+pub(super) struct Connection {
+    /// Written to by whoever holds `wire`, read by the connection's task alone.
+    pub(super) socket: TcpStream,
+    /// Whose it is.
+    pub(super) user: UserId,
+    /// Where it stands and what goes out first. Rooms only try this lock, but for telling that one is gone.
+    wire: Mutex<Wire>,
+    /// Set when something could not be offered; cleared by the task before it looks at its rooms.
+    behind: AtomicBool,
+    /// Wakes delivering.
+    wake: Notify,
+    /// Tells that a gained room has been entered, or not.
+    settled: Notify,
+    /// Tells that the engine closes.
+    closed: Notify,
+    /// Commands that wait. Never locked together with `wire`.
+    inbox: Mutex<Inbox>,
+    /// Wakes acting.
+    arrived: Notify,
+    /// Wakes receiving, when commands have been taken from a full inbox.
+    taken: Notify,
+    /// How long the socket may take nothing of what is there for it.
+    patience: Duration,
+}
+
+#[derive(Default)]
+struct Inbox {
+    commands: VecDeque<Command>,
+    /// Nothing more will come.
+    ended: bool,
+}
+
+/// Why a connection ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// The client closed, with this code.
+    Closed(Option<u16>),
+    /// The client is not there any more.
+    Lost,
+    /// The client broke the protocol.
+    Violated(Violation),
+    /// The client does not read.
+    Slow,
+    /// The client's token is no longer good.
+    Expired,
+    /// The server or the engine closes.
+    Closing,
+    /// The store does not say which rooms the user is in.
+    Unavailable,
+}
+
+impl Ending {
+    /// What the client is told, if it can be told anything.
+    fn close_frame(&self) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        match self {
+            Self::Lost => return None,
+            // 1005 stands for "no code", and makes the frame an empty one.
+            Self::Closed(code) => frame::close(&mut out, code.unwrap_or(1005), ""),
+            Self::Violated(violation) => frame::close(&mut out, violation.close_code(), &violation.to_string()),
+            Self::Slow => frame::close(&mut out, 4508, "slow reader"),
+            Self::Expired => frame::close(&mut out, 4401, "token expired"),
+            Self::Closing => frame::close(&mut out, 1012, "the server restarts"),
+            Self::Unavailable => frame::close(&mut out, 1013, "try again later"),
+        }
+        Some(out)
+    }
+}
+
+/// Serves a socket until it ends.
+pub(super) async fn run(house: Arc<House>, user: User, socket: TcpStream, ahead: Bytes, until: Instant) {
+    let connection = Arc::new(Connection::new(socket, user.id(), house.write_patience));
+    let encoder = Arc::clone(&house.seed) as Arc<dyn Encoder>;
+    let attachment = user.attach(Arc::clone(&connection) as Arc<dyn Reader>, encoder);
+    let ending = match Box::pin(connection.enter_all(&attachment)).await {
+        Ok(()) => {
+            tokio::select! {
+                biased;
+                () = house.closing.cancelled() => Ending::Closing,
+                () = connection.closed.notified() => Ending::Closing,
+                () = sleep_until(until) => Ending::Expired,
+                ending = connection.serve(&house.seed, &attachment, ahead) => ending,
+            }
+        }
+        Err(ending) => ending,
+    };
+    tracing::debug!(user = %user.id(), ?ending, "a socket ends");
+    connection.say_absent(&attachment);
+    // From here on no room writes to it.
+    drop(attachment);
+    Box::pin(connection.say_goodbye(&ending)).await;
+}
+
+impl Connection {
+    fn new(socket: TcpStream, user: UserId, patience: Duration) -> Self {
+        Self {
+            socket,
+            user,
+            wire: Mutex::default(),
+            behind: AtomicBool::new(false),
+            wake: Notify::new(),
+            settled: Notify::new(),
+            closed: Notify::new(),
+            inbox: Mutex::default(),
+            arrived: Notify::new(),
+            taken: Notify::new(),
+            patience,
+        }
+    }
+
+    // What is shared.
+
+    pub(super) fn wire(&self) -> MutexGuard<'_, Wire> {
+        self.wire.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same without waiting.
+    pub(super) fn try_wire(&self) -> Option<MutexGuard<'_, Wire>> {
+        match self.wire.try_lock() {
+            Ok(wire) => Some(wire),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Remembers that something could not be offered, and wakes the task.
+    pub(super) fn fall_behind(&self) {
+        if !self.behind.swap(true, Ordering::AcqRel) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Forgets it, before the task looks at its rooms: what comes after this wakes it again.
+    pub(super) fn catch_up_begins(&self) {
+        self.behind.store(false, Ordering::Release);
+    }
+
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    pub(super) fn close(&self) {
+        self.closed.notify_one();
+    }
+
+    /// A gained room has been entered, or it turned out that it cannot be.
+    pub(super) fn settle(&self) {
+        self.wire().entered();
+        self.settled.notify_waiters();
+    }
+
+    /// Where it stands in a room, waiting until one that was just gained is entered. `None` for rooms the user is not
+    /// in.
+    pub(super) async fn slot(&self, room: RoomId) -> Option<Slot> {
+        loop {
+            // Made before the look, so that what happens in between is not missed.
+            let settled = self.settled.notified();
+            {
+                let mut wire = self.wire();
+                if let Some(slot) = wire.slot(room) {
+                    return Some(slot.clone());
+                }
+                if !wire.is_gaining(room) {
+                    return None;
+                }
+            }
+            settled.await;
+        }
+    }
+
+    // Waiting for the socket.
+
+    /// Waits until nothing is to go out before frames.
+    pub(super) async fn until_clear(&self) -> Result<(), Ending> {
+        loop {
+            {
+                let wire = &mut *self.wire();
+                if wire.outbox.flush(&self.socket) {
+                    return Ok(());
+                }
+            }
+            self.until_writable().await?;
+        }
+    }
+
+    /// Waits until the socket takes something, which it must within the patience.
+    pub(super) async fn until_writable(&self) -> Result<(), Ending> {
+        let blocked_since = || {
+            let wire = self.wire();
+            (!wire.outbox.is_broken()).then(|| wire.outbox.blocked_since().unwrap_or_else(Instant::now))
+        };
+        let since = blocked_since().ok_or(Ending::Lost)?;
+        match timeout_at(since + self.patience, self.socket.writable()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Ending::Lost),
+            // Somebody else may have written meanwhile.
+            Err(_) if blocked_since().ok_or(Ending::Lost)? > since => Ok(()),
+            Err(_) => Err(Ending::Slow),
+        }
+    }
+
+    /// Answers the client. One that asks on without reading is too slow.
+    pub(super) fn reply(&self, frame: &[u8]) -> Result<(), Ending> {
+        let wire = &mut *self.wire();
+        let replied = wire.outbox.reply(&self.socket, frame);
+        if !wire.outbox.is_clear() {
+            self.wake();
+        }
+        replied.map_err(|_| Ending::Slow)
+    }
+
+    pub(super) fn refuse(&self, words: &str) -> Result<(), Ending> {
+        self.reply(&seed::refusal(words))
+    }
+
+    // Receiving.
+
+    /// Receives, acts and delivers until one of them ends. What the client asked before it left is still done.
+    async fn serve(&self, seed: &seed::Seed, attachment: &Attachment, ahead: Bytes) -> Ending {
+        let mut act = pin!(Actor::new(self, seed, attachment).run());
+        let mut receive = pin!(self.receive(ahead));
+        let ending = tokio::select! {
+            biased;
+            ending = self.deliver(seed, attachment) => {
+                if ending == Ending::Lost {
+                    // Nothing can be written any more, but what it said last may not have been read yet.
+                    let _ = timeout(LAST_COMMANDS, async {
+                        tokio::select! {
+                            _ = &mut receive => {}
+                            ending = &mut act => return ending,
+                        }
+                        self.end_inbox();
+                        act.await
+                    })
+                    .await;
+                }
+                return ending;
+            }
+            acted = &mut act => return acted.err().unwrap_or(Ending::Lost),
+            ending = &mut receive => ending,
+        };
+        self.end_inbox();
+        let _ = timeout(LAST_COMMANDS, act).await;
+        ending
+    }
+
+    async fn receive(&self, ahead: Bytes) -> Ending {
+        let mut decoder = Decoder::new(Limits::default());
+        if let Err(ending) = self.decode(&mut decoder, &ahead) {
+            return ending;
+        }
+        drop(ahead);
+        loop {
+            while self.inbox().commands.len() >= MAX_COMMANDS {
+                self.taken.notified().await;
+            }
+            if self.socket.readable().await.is_err() {
+                return Ending::Lost;
+            }
+            let read = BUFFER.with_borrow_mut(|buffer| match self.socket.try_read(buffer) {
+                Ok(0) => Err(Ending::Lost),
+                Ok(length) => self.decode(&mut decoder, &buffer[..length]),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(()),
+                Err(_) => Err(Ending::Lost),
+            });
+            if let Err(ending) = read {
+                return ending;
+            }
+            // A client that always has more must let others have their turn.
+            tokio::task::consume_budget().await;
+        }
+    }
+
+    fn decode(&self, decoder: &mut Decoder, mut bytes: &[u8]) -> Result<(), Ending> {
+        while let Some(incoming) = decoder.next(&mut bytes).map_err(Ending::Violated)? {
+            match incoming {
+                Incoming::Text(text) => match seed::decode(&text) {
+                    Ok(Some(command)) => self.put(command),
+                    Ok(None) => {}
+                    Err(words) => self.refuse(words)?,
+                },
+                Incoming::Binary(_) => self.refuse("Not a JSON object")?,
+                Incoming::Ping(payload) => {
+                    let mut pong = Vec::new();
+                    frame::pong(&mut pong, &payload);
+                    self.reply(&pong)?;
+                }
+                Incoming::Pong(_) => {}
+                Incoming::Close(reason) => return Err(Ending::Closed(reason.map(|(code, _)| code))),
+            }
+        }
+        Ok(())
+    }
+
+    // Commands between receiving and acting.
+
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end_inbox(&self) {
+        self.inbox().ended = true;
+        self.arrived.notify_one();
+    }
+
+    fn put(&self, command: Command) {
+        self.inbox().commands.push_back(command);
+        self.arrived.notify_one();
+    }
+
+    /// The next command; `None` when no more will come.
+    pub(super) async fn next_command(&self) -> Option<Command> {
+        loop {
+            {
+                let mut inbox = self.inbox();
+                let next = inbox.commands.pop_front();
+                if next.is_some() {
+                    self.taken.notify_one();
+                    return next;
+                }
+                inbox.commands = VecDeque::new();
+                if inbox.ended {
+                    return None;
+                }
+            }
+            self.arrived.notified().await;
+        }
+    }
+
+    // The end.
+
+    /// Tells the rooms that were open here that they are not any more.
+    fn say_absent(&self, attachment: &Attachment) {
+        let open: Vec<_> = {
+            let wire = self.wire();
+            let full = wire.slots().iter().filter(|slot| slot.level == Level::Full);
+            full.map(|slot| slot.feed.clone()).collect()
+        };
+        for feed in open {
+            attachment.hint(&feed, HintKind::Presence { here: false });
+        }
+    }
+
+    /// Sends the last frame and waits, but not long, until the client has closed too: closing first could destroy what
+    /// it has not read yet.
+    async fn say_goodbye(&self, ending: &Ending) {
+        let Some(close) = ending.close_frame() else { return };
+        let last = async {
+            {
+                let wire = &mut *self.wire();
+                wire.outbox.finish(&self.socket, &close);
+            }
+            self.until_clear().await?;
+            if matches!(ending, Ending::Closed(_)) {
+                return Ok(());
+            }
+            loop {
+                self.socket.readable().await.map_err(|_| Ending::Lost)?;
+                let read = BUFFER.with_borrow_mut(|buffer| self.socket.try_read(buffer));
+                match read {
+                    Ok(0) => return Ok(()),
+                    Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => return Err(Ending::Lost),
+                    _ => tokio::task::consume_budget().await,
+                }
+            }
+        };
+        let said = timeout(GOODBYE, last).await;
+        if *ending == Ending::Slow && !matches!(said, Ok(Ok(()))) {
+            // Nobody will read it: what the system still holds for this client need not be kept either.
+            let _ = self.socket.set_zero_linger();
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Delivering: news about rooms, the rest of what did not fit, and what the connection missed.
+
+use super::connection::{Connection, Ending};
+use super::outbox::Written;
+use super::wire::{News, Slot};
+use crate::dialect::seed::{self, Seed};
+use coop_core::live::{Encoder, Frames, Level};
+use coop_core::{Attachment, ErrorKind, Feed, GoneReason, Pulled, Result, Role, RoomEntry, RoomId};
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// How long after the store did not answer it is asked again.
+const PAUSE: Duration = Duration::from_millis(250);
+
+impl Connection {
+    /// Enters all rooms of the user.
+    pub(super) async fn enter_all(&self, attachment: &Attachment) -> Result<(), Ending> {
+        let rooms = match attachment.enter_all().await {
+            Ok(rooms) => rooms,
+            Err(error) if error.kind() == ErrorKind::Closed => return Err(Ending::Closing),
+            Err(_) => return Err(Ending::Unavailable),
+        };
+        let mut wire = self.wire();
+        wire.reserve(rooms.len());
+        for (entry, feed, cursor) in rooms {
+            wire.add(Slot {
+                room: entry.info.id,
+                feed,
+                level: Level::Events,
+                cursor,
+            });
+        }
+        drop(wire);
+        self.fall_behind();
+        Ok(())
+    }
+
+    /// Delivers until the connection ends.
+    pub(super) async fn deliver(&self, seed: &Seed, attachment: &Attachment) -> Ending {
+        loop {
+            match Box::pin(self.catch_up(seed, attachment)).await {
+                Ok(()) => self.woken().await,
+                Err(ending) => return ending,
+            }
+        }
+    }
+
+    /// Brings everything up to date, as of the moment before it returns: what comes later wakes the task.
+    async fn catch_up(&self, seed: &Seed, attachment: &Attachment) -> Result<(), Ending> {
+        loop {
+            self.until_clear().await?;
+            // The guard must not live through the arms.
+            let news = self.wire().next_news();
+            if let Some(news) = news {
+                self.hear(news, attachment).await?;
+                continue;
+            }
+            self.catch_up_begins();
+            let behind = self.rooms_behind(attachment);
+            if behind.is_empty() {
+                return Ok(());
+            }
+            for room in behind {
+                self.pull(room, seed, attachment).await?;
+            }
+        }
+    }
+
+    /// The rooms in which the next offer would not fit.
+    fn rooms_behind(&self, attachment: &Attachment) -> Vec<RoomId> {
+        let wire = self.wire();
+        let behind = |slot: &&Slot| !attachment.is_current(&slot.feed, slot.level, slot.cursor);
+        wire.slots().iter().filter(behind).map(|slot| slot.room).collect()
+    }
+
+    async fn hear(&self, news: News, attachment: &Attachment) -> Result<(), Ending> {
+        match news {
+            News::Gone(room, reason, by) => {
+                attachment.forget(room);
+                match reason {
+                    GoneReason::Deleted => self.reply(&seed::deleted(room)),
+                    GoneReason::Removed if by == Some(self.user) => Ok(()),
+                    GoneReason::Removed => self.reply(&seed::removed(room)),
+                }
+            }
+            News::Gained(room) => {
+                let entered = self.enter(room, attachment).await;
+                self.settle();
+                match entered {
+                    Ok(Some((entry, feed))) => self.announce(&entry, &feed, attachment).await,
+                    Ok(None) => Ok(()),
+                    Err(error) if error.kind() == ErrorKind::Closed => Ok(()),
+                    Err(_) => {
+                        self.wire().gain(room);
+                        sleep(PAUSE).await;
+                        Ok(())
+                    }
+                }
+            }
+        }
+    }
+
+    /// Enters a gained room; `None` if that has been done, or it is lost again.
+    async fn enter(&self, room: RoomId, attachment: &Attachment) -> Result<Option<(RoomEntry, Feed)>> {
+        if self.wire().slot(room).is_some() {
+            return Ok(None);
+        }
+        let Some((entry, feed, cursor)) = attachment.enter(room).await? else {
+            return Ok(None);
+        };
+        let slot = Slot {
+            room,
+            feed: feed.clone(),
+            level: Level::Events,
+            cursor,
+        };
+        Ok(self.wire().add(slot).then_some((entry, feed)))
+    }
+
+    /// Tells the client of a room that others made or invited it to.
+    async fn announce(&self, entry: &RoomEntry, feed: &Feed, attachment: &Attachment) -> Result<(), Ending> {
+        if entry.role == Role::Owner {
+            return Ok(());
+        }
+        let Ok(members) = attachment.room(feed).members().await else {
+            return Ok(());
+        };
+        let Some(me) = members.iter().find(|member| member.user == self.user) else {
+            return Ok(());
+        };
+        let frame = seed::gained(&entry.info, me.joined_at);
+        self.write_of(entry.info.id, &frame).await
+    }
+
+    /// Writes one frame about a room, outside its order. If the room is lost before, nothing of it is said.
+    pub(super) async fn write_of(&self, room: RoomId, frame: &[u8]) -> Result<(), Ending> {
+        loop {
+            self.until_clear().await?;
+            {
+                let wire = &mut *self.wire();
+                if wire.slot(room).is_none() || wire.outbox.write_one(&self.socket, frame) {
+                    return Ok(());
+                }
+            }
+            self.until_writable().await?;
+        }
+    }
+
+    /// Brings one room up to date, or as far as the socket takes it.
+    async fn pull(&self, room: RoomId, seed: &Seed, attachment: &Attachment) -> Result<(), Ending> {
+        let Some(Slot {
+            feed, level, cursor, ..
+        }) = self.wire().slot(room).map(|slot| slot.clone())
+        else {
+            return Ok(());
+        };
+        match attachment.pull(&feed, level, cursor).await {
+            Ok(pulled) => {
+                let frames = encode(seed, level, &pulled, &feed, attachment).await;
+                let unmoved = |slot: &Slot| slot.level == level && slot.cursor == cursor;
+                if self.write(room, unmoved, &pulled, &frames) == Some(Written::Nothing) {
+                    // It is pulled again: to keep it would be a queue.
+                    self.until_writable().await?;
+                }
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.wire().remove(room);
+                attachment.forget(room);
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::Closed => Err(Ending::Closing),
+            Err(_) => {
+                sleep(PAUSE).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes what was pulled, if the room is still read and stands as it did; `None` if not.
+    pub(super) fn write(
+        &self,
+        room: RoomId,
+        unmoved: impl FnOnce(&Slot) -> bool,
+        pulled: &Pulled,
+        frames: &Frames,
+    ) -> Option<Written> {
+        let wire = &mut *self.wire();
+        wire.slot(room).filter(|slot| unmoved(slot))?;
+        let written = if frames.is_empty() {
+            Written::All
+        } else {
+            wire.outbox.write(&self.socket, frames)
+        };
+        let slot = wire.slot(room)?;
+        match written {
+            Written::All => slot.cursor = pulled.to,
+            Written::Cut(cursor) => slot.cursor = cursor,
+            Written::Nothing => {}
+        }
+        Some(written)
+    }
+}
+
+/// Encodes what was pulled. The end of an answer whose beginning nobody here was there for is looked up first.
+pub(super) async fn encode(seed: &Seed, level: Level, pulled: &Pulled, feed: &Feed, attachment: &Attachment) -> Frames {
+    for message in seed.unknown(&pulled.entries) {
+        if let Ok(message) = attachment.room(feed).message(message).await {
+            seed.remember(&message);
+        }
+    }
+    let mut frames = Frames::default();
+    seed.encode(level, &pulled.entries, &mut frames);
+    frames
+}
