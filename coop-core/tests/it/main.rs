@@ -3,5 +3,7 @@
 
 mod layers;
 mod rooms;
+mod scene;
 mod simulation;
 mod stores;
+mod turns;
