@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 /// Longer than everything the engine waits for by itself to deliver something.
 pub(crate) const A_MOMENT: Duration = Duration::from_millis(60);
 
-pub(crate) fn ms(ms: u64) -> Duration {
+pub(crate) const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
