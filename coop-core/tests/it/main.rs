@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod faults;
+mod governing;
 mod layers;
 mod readers;
 mod rooms;
@@ -9,3 +10,4 @@ mod scene;
 mod simulation;
 mod stores;
 mod turns;
+mod users;
