@@ -235,7 +235,7 @@ impl Attachment {
                     .room(feed.room())
                     .await?
                     .ok_or_else(Error::no_such_room)?;
-                let behind = head.seq.0 - position.seq.0;
+                let behind = head.seq.0.saturating_sub(position.seq.0);
                 let usable = position.epoch == head.epoch && (0..=i64::from(RESUME)).contains(&behind);
                 Ok(usable.then_some((position.seq, position.tapes)))
             }

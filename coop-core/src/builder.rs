@@ -165,6 +165,13 @@ impl Engine {
         self.shared.handles().into_iter().map(str::to_owned).collect()
     }
 
+    /// For tests: how many rooms are in memory.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn rooms_in_memory(&self) -> usize {
+        self.shared.rooms_in_memory()
+    }
+
     /// Closes: refuses what is new, lets turns go on for `grace`, ends the rest as interrupted with all of their text,
     /// waits for what is being written and lets go of the store. Closing twice waits for the same end.
     pub async fn close(&self, grace: Duration) {

@@ -212,6 +212,12 @@ impl Shared {
         Arc::clone(registry.rooms.get(&live.id).map_or(live, |active| &active.live))
     }
 
+    /// How many rooms are in memory.
+    #[cfg(feature = "testing")]
+    pub(crate) fn rooms_in_memory(&self) -> usize {
+        lock(&self.registry).rooms.len()
+    }
+
     /// The count to be taken before a look at the store by which readers will be attached.
     pub(crate) fn generation(&self) -> u64 {
         lock(&self.registry).generation

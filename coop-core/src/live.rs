@@ -145,6 +145,13 @@ impl LiveRoom {
         lock(&self.state).seq
     }
 
+    /// How many entries, and how many bytes of them, are kept for readers that are behind.
+    #[cfg(feature = "testing")]
+    pub(crate) fn queued(&self) -> (usize, usize) {
+        let state = lock(&self.state);
+        (state.queue.len(), state.bytes)
+    }
+
     /// Whether nothing here is worth keeping in memory.
     pub(crate) fn is_idle(&self) -> bool {
         let state = lock(&self.state);

@@ -85,6 +85,13 @@ impl Room {
         self.live.id
     }
 
+    /// For tests: how many entries, and how many bytes of them, are kept in memory for readers that are behind.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn live_queue(&self) -> (usize, usize) {
+        self.shared.current(&self.live).queued()
+    }
+
     // Reading.
 
     /// The room, one's role in it, what is unread.

@@ -8,8 +8,8 @@ use crate::live::{Cursor, Frames, Level, Offer, Reader};
 use crate::model::Position;
 use crate::mutant::{Mutant, removed};
 use crate::sync::lock;
-use futures::Stream;
 use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt};
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -84,7 +84,7 @@ impl Subscription {
     fn over(source: Source, position: Option<Position>) -> Self {
         let next = |mut source: Source| async move { source.next().await.map(|event| (event, source)) };
         Self {
-            events: Box::pin(stream::unfold(source, next)),
+            events: Box::pin(stream::unfold(source, next).fuse()),
             position,
         }
     }

@@ -1,7 +1,13 @@
 //! The tests of coop-core from outside, in one binary, because each binary is linked anew.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod faults;
+mod governing;
 mod layers;
+mod readers;
 mod rooms;
+mod scene;
 mod simulation;
 mod stores;
+mod turns;
+mod users;
