@@ -1,7 +1,7 @@
 //! The part of a room that is in memory: a bounded queue of entries (events and deltas), the tapes of answers being
 //! written, and the readers.
 //!
-//! A reader is one [`Cursor`]. Entries are offered to it without blocking ([`fanout`]); a reader that could not take an
+//! A reader is one [`Cursor`]. Entries are offered to it without blocking (`fanout`); a reader that could not take an
 //! offer pulls what it missed, from the queue or, when that has moved on, from the store. Late join, resume, reconnect
 //! and slow readers are this one mechanism.
 //!

@@ -24,7 +24,7 @@ pub struct User {
     account: Arc<Account>,
 }
 
-/// A room to be made by [`User::create`]: a name, or more.
+/// A room to be made by [`User::create_room`]: a name, or more.
 #[derive(Clone, Debug, Default)]
 pub struct RoomDraft {
     name: Option<String>,
