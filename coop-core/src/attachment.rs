@@ -25,7 +25,8 @@ pub struct Attachment {
     name: String,
     reader: Arc<dyn Reader>,
     encoder: Option<Arc<dyn Encoder>>,
-    /// The rooms to detach from when this is dropped. More than the reader still reads: rooms it lost stay until then.
+    /// The rooms to detach from when this is dropped. More than the reader still reads: rooms it lost stay until then,
+    /// and may have left memory. Taken after the registry's lock, never before it.
     entered: Mutex<BTreeMap<RoomId, Arc<LiveRoom>>>,
 }
 
@@ -59,10 +60,6 @@ impl Feed {
     #[must_use]
     pub fn room(&self) -> RoomId {
         self.0.id
-    }
-
-    pub(crate) fn live(&self) -> &Arc<LiveRoom> {
-        &self.0
     }
 }
 
@@ -133,7 +130,7 @@ impl Attachment {
 
     /// Attaches at events level while the registry stands still.
     fn enter_at(&self, entry: &RoomEntry, enter: &mut Enter<'_>) -> Feed {
-        let live = enter.live_at(entry.info.id, entry.seq);
+        let live = enter.live(entry.info.id, entry.seq);
         live.detach(self.id);
         live.attach(
             self.id,
@@ -275,9 +272,11 @@ impl Attachment {
 
     /// Forgets a room the reader has lost, so that it can be entered again later.
     pub fn forget(&self, room: RoomId) {
-        if let Some(live) = lock(&self.entered).remove(&room) {
+        // In a statement of its own: the registry's lock is never waited for while this one is held.
+        let entered = lock(&self.entered).remove(&room);
+        if let Some(live) = entered {
             live.detach(self.id);
-            self.shared.release(&live);
+            self.shared.release(room);
         }
     }
 
@@ -323,7 +322,7 @@ impl Drop for Attachment {
         self.shared.unregister(self.user, self.id);
         for live in std::mem::take(&mut *lock(&self.entered)).into_values() {
             live.detach(self.id);
-            self.shared.release(&live);
+            self.shared.release(live.id);
         }
     }
 }

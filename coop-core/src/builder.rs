@@ -356,15 +356,12 @@ impl EngineBuilder {
 /// Ends what a dead process left open, or what this one leaves: the text up to the last checkpoint is kept.
 async fn interrupt_open(shared: &Arc<Shared>) -> Result<()> {
     for turn in shared.rooms.open_turns().await? {
-        let Some(live) = shared.live(turn.room).await? else {
-            continue;
-        };
         let intent = Intent::EndTurn {
             turn: turn.id,
             end: TurnEnd::new(TurnStatus::Interrupted),
             text: None,
         };
-        submit(shared, &live, intent, Vec::new()).await?;
+        submit(shared, turn.room, intent, Vec::new()).await?;
     }
     Ok(())
 }

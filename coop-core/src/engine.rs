@@ -5,11 +5,11 @@ use crate::bot::{Bot, BotProfile};
 use crate::bus::Bus;
 use crate::error::{Error, Result};
 use crate::event::GoneReason;
-use crate::id::{RoomId, TurnId, UserId};
+use crate::id::{RoomId, Seq, TurnId, UserId};
 use crate::live::{LiveRoom, Pace, Reader, ReaderId};
 use crate::model::{TurnEnd, TurnStatus};
 use crate::password::Passwords;
-use crate::store::{RoomHead, RoomStore, UserStore};
+use crate::store::{RoomStore, UserStore};
 use crate::sync::lock;
 use crate::time::{Clock, Timestamp};
 use crate::writer::Mail;
@@ -185,31 +185,11 @@ impl Shared {
 
     // Rooms in memory.
 
-    /// The room in memory, read from the store if it is not. `None` if there is no such room.
-    pub(crate) async fn live(&self, room: RoomId) -> Result<Option<Arc<LiveRoom>>> {
-        for _ in 0..LOOKS {
-            let generation = {
-                let registry = lock(&self.registry);
-                if let Some(active) = registry.rooms.get(&room) {
-                    return Ok(Some(Arc::clone(&active.live)));
-                }
-                registry.generation
-            };
-            let Some(head) = self.rooms.room(room).await? else {
-                return Ok(None);
-            };
-            if let Some(live) = self.enter(generation, |enter| enter.live(&head)) {
-                return Ok(Some(live));
-            }
-        }
-        Err(Error::unavailable("too much is changing at once"))
-    }
-
-    /// The room as it is in memory now. A handle may have outlived the one it was made with: a quiet room leaves memory
-    /// and comes back as another.
-    pub(crate) fn current(&self, live: &Arc<LiveRoom>) -> Arc<LiveRoom> {
+    /// The room, if it is in memory. If it is not, it has no readers and no open tapes. Not to be kept: a room that
+    /// leaves memory comes back as another [`LiveRoom`], and only readers, the writer and open tapes hold it there.
+    pub(crate) fn in_memory(&self, room: RoomId) -> Option<Arc<LiveRoom>> {
         let registry = lock(&self.registry);
-        Arc::clone(registry.rooms.get(&live.id).map_or(live, |active| &active.live))
+        registry.rooms.get(&room).map(|active| Arc::clone(&active.live))
     }
 
     /// How many rooms are in memory.
@@ -235,20 +215,37 @@ impl Shared {
         })
     }
 
-    /// A way to the room's writer, which is started if there is none.
-    pub(crate) fn mailbox(self: &Arc<Self>, live: &Arc<LiveRoom>) -> mpsc::Sender<Mail> {
-        let mut registry = lock(&self.registry);
-        let active = registry.rooms.entry(live.id).or_insert_with(|| Active {
-            live: Arc::clone(live),
-            mailbox: None,
-        });
+    /// A way to the room's writer, which is started if there is none. A room that is not in memory is read from the
+    /// store first.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such room, `Unavailable` if the store does not answer.
+    pub(crate) async fn mailbox(self: &Arc<Self>, room: RoomId) -> Result<mpsc::Sender<Mail>> {
+        for _ in 0..LOOKS {
+            let generation = {
+                let mut registry = lock(&self.registry);
+                if let Some(active) = registry.rooms.get_mut(&room) {
+                    return Ok(self.mailbox_of(active));
+                }
+                registry.generation
+            };
+            let head = self.rooms.room(room).await?.ok_or_else(Error::no_such_room)?;
+            let mailbox = self.enter(generation, |enter| self.mailbox_of(enter.active(room, head.seq)));
+            if let Some(mailbox) = mailbox {
+                return Ok(mailbox);
+            }
+        }
+        Err(Error::unavailable("too much is changing at once"))
+    }
+
+    fn mailbox_of(self: &Arc<Self>, active: &mut Active) -> mpsc::Sender<Mail> {
         if let Some(mailbox) = &active.mailbox {
             return mailbox.clone();
         }
         let (mailbox, mails) = mpsc::channel(crate::writer::MAILBOX);
         active.mailbox = Some(mailbox.clone());
-        self.tasks
-            .spawn(crate::writer::run(Arc::clone(self), Arc::clone(&active.live), mails));
+        let writer = crate::writer::run(Arc::clone(self), Arc::clone(&active.live), mails);
+        self.tasks.spawn(writer);
         mailbox
     }
 
@@ -264,22 +261,19 @@ impl Shared {
             active.mailbox = None;
         }
         live.quiet();
-        Self::forget(&mut registry, live);
+        Self::forget(&mut registry, live.id);
         true
     }
 
     /// Lets a room leave memory if nobody needs it.
-    pub(crate) fn release(&self, live: &LiveRoom) {
-        Self::forget(&mut lock(&self.registry), live);
+    pub(crate) fn release(&self, room: RoomId) {
+        Self::forget(&mut lock(&self.registry), room);
     }
 
-    fn forget(registry: &mut Registry, live: &LiveRoom) {
-        let unused = registry
-            .rooms
-            .get(&live.id)
-            .is_some_and(|active| active.mailbox.is_none() && live.is_idle());
-        if unused {
-            registry.rooms.remove(&live.id);
+    fn forget(registry: &mut Registry, room: RoomId) {
+        let unused = |active: &Active| active.mailbox.is_none() && active.live.is_idle();
+        if registry.rooms.get(&room).is_some_and(unused) {
+            registry.rooms.remove(&room);
             registry.generation += 1;
         }
     }
@@ -407,20 +401,17 @@ pub(crate) struct Enter<'a> {
 }
 
 impl Enter<'_> {
-    /// The room in memory, made from what the store said if need be.
-    pub(crate) fn live(&mut self, head: &RoomHead) -> Arc<LiveRoom> {
-        self.live_at(head.info.id, head.seq)
+    /// The room in memory, begun at this position of its log if it is not there. Whoever calls this gives it a reader
+    /// or a writer before the registry moves on: nothing else lets it leave memory again.
+    pub(crate) fn live(&mut self, room: RoomId, seq: Seq) -> Arc<LiveRoom> {
+        Arc::clone(&self.active(room, seq).live)
     }
 
-    /// The same from the parts.
-    pub(crate) fn live_at(&mut self, room: RoomId, seq: crate::id::Seq) -> Arc<LiveRoom> {
-        let make = || {
-            let (pace, tasks) = (self.shared.settings.pace, self.shared.tasks.clone());
-            Active {
-                live: LiveRoom::new(room, seq, pace, tasks),
-                mailbox: None,
-            }
-        };
-        Arc::clone(&self.registry.rooms.entry(room).or_insert_with(make).live)
+    fn active(&mut self, room: RoomId, seq: Seq) -> &mut Active {
+        let (pace, tasks) = (self.shared.settings.pace, &self.shared.tasks);
+        self.registry.rooms.entry(room).or_insert_with(|| Active {
+            live: LiveRoom::new(room, seq, pace, tasks.clone()),
+            mailbox: None,
+        })
     }
 }

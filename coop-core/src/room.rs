@@ -5,15 +5,15 @@ use crate::attachment::{Attachment, Feed, Start};
 use crate::command;
 use crate::engine::Shared;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::HintKind;
+use crate::event::{Hint, HintKind};
 use crate::id::{MessageId, RoomId, Seq, TurnId, UserId};
-use crate::live::{LiveRoom, Reader};
+use crate::live::Reader;
 use crate::model::{Draft, Member, Message, MessageStatus, Page, Position, Range, RoomEntry};
 use crate::names;
 use crate::store::{Intent, Outcome, Post};
 use crate::subscription::Subscription;
 use crate::turn::{self, TurnHandle};
-use crate::writer::{self, Mail};
+use crate::writer;
 use std::fmt;
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ const STOPS: usize = 3;
 #[derive(Clone)]
 pub struct Room {
     shared: Arc<Shared>,
-    live: Arc<LiveRoom>,
+    id: RoomId,
     user: UserId,
     name: String,
 }
@@ -48,7 +48,7 @@ pub struct Sent {
 impl fmt::Debug for Room {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Room")
-            .field("id", &self.live.id)
+            .field("id", &self.id)
             .field("user", &self.user)
             .finish_non_exhaustive()
     }
@@ -59,18 +59,13 @@ impl Attachment {
     #[must_use]
     pub fn room(&self, feed: &Feed) -> Room {
         let (shared, user, name) = self.owner();
-        Room::new(Arc::clone(shared), Arc::clone(feed.live()), user, name.to_owned())
+        Room::new(Arc::clone(shared), feed.room(), user, name.to_owned())
     }
 }
 
 impl Room {
-    pub(crate) fn new(shared: Arc<Shared>, live: Arc<LiveRoom>, user: UserId, name: String) -> Self {
-        Self {
-            shared,
-            live,
-            user,
-            name,
-        }
+    pub(crate) fn new(shared: Arc<Shared>, id: RoomId, user: UserId, name: String) -> Self {
+        Self { shared, id, user, name }
     }
 
     /// Who acts through this handle.
@@ -82,14 +77,14 @@ impl Room {
     /// Its id.
     #[must_use]
     pub fn id(&self) -> RoomId {
-        self.live.id
+        self.id
     }
 
     /// For tests: how many entries, and how many bytes of them, are kept in memory for readers that are behind.
     #[cfg(feature = "testing")]
     #[must_use]
     pub fn live_queue(&self) -> (usize, usize) {
-        self.shared.current(&self.live).queued()
+        self.shared.in_memory(self.id).map_or((0, 0), |live| live.queued())
     }
 
     // Reading.
@@ -130,8 +125,7 @@ impl Room {
         }
         self.check_member().await?;
         let mut page = self.shared.rooms.history(self.id(), range, limit).await?;
-        let live = self.shared.current(&self.live);
-        page.messages.iter_mut().for_each(|message| so_far(message, &live));
+        page.messages.iter_mut().for_each(|message| self.complete(message));
         Ok(page)
     }
 
@@ -142,11 +136,21 @@ impl Room {
     pub async fn message(&self, message: MessageId) -> Result<Arc<Message>> {
         self.check_member().await?;
         let found = self.shared.rooms.message(self.id(), message).await?;
-        let mut found = found
+        let mut message = found
             .filter(|message| message.deleted_at.is_none())
             .ok_or_else(|| Error::not_found("no such message"))?;
-        so_far(&mut found, &self.shared.current(&self.live));
-        Ok(found)
+        self.complete(&mut message);
+        Ok(message)
+    }
+
+    /// Gives an answer that is being written its text so far, of which the store has only the last checkpoint.
+    fn complete(&self, message: &mut Arc<Message>) {
+        if message.status == MessageStatus::Streaming
+            && let Some(live) = self.shared.in_memory(self.id)
+            && let Some(tape) = live.tape(message.id)
+        {
+            Arc::make_mut(message).text = tape.text().to_string();
+        }
     }
 
     /// Everything that happens here from now on, after a snapshot of what is.
@@ -217,10 +221,8 @@ impl Room {
                 turns,
                 duplicate,
             } => {
-                let handle = |turn: crate::TurnInfo| {
-                    let (shared, live) = (Arc::clone(&self.shared), Arc::clone(&self.live));
-                    TurnHandle::new(shared, live, self.user, turn)
-                };
+                let handle =
+                    |turn: crate::TurnInfo| TurnHandle::new(Arc::clone(&self.shared), self.id, self.user, turn);
                 let turns: Vec<_> = turns.into_iter().map(handle).collect();
                 Ok(Sent {
                     message,
@@ -265,7 +267,7 @@ impl Room {
         for _ in 0..STOPS {
             match self.submit(Intent::Delete { message, by: self.user }, Vec::new()).await {
                 Err(error) if error.kind() == ErrorKind::Conflict => {
-                    turn::stop_answer(&self.shared, &self.live, message, self.user).await?;
+                    turn::stop_answer(&self.shared, self.id, message, self.user).await?;
                 }
                 other => return other.map(|_| ()),
             }
@@ -279,7 +281,7 @@ impl Room {
     /// `NotFound`, `Unavailable`, `Closed`. Dropping the call means stopped or not stopped.
     pub async fn stop(&self, turn: TurnId) -> Result<()> {
         self.check_member().await?;
-        turn::stop(&self.shared, &self.live, turn, self.user).await
+        turn::stop(&self.shared, self.id, turn, self.user).await
     }
 
     /// Ends the turn whose answer is this message; see [`stop`](Self::stop).
@@ -290,7 +292,7 @@ impl Room {
         self.check_member().await?;
         let turn = self.shared.rooms.turn_of_message(self.id(), message).await?;
         let turn = turn.ok_or_else(|| Error::not_found("no such turn"))?;
-        turn::stop(&self.shared, &self.live, turn.id, self.user).await
+        turn::stop(&self.shared, self.id, turn.id, self.user).await
     }
 
     // Hints.
@@ -302,11 +304,7 @@ impl Room {
     /// `NotFound`, `Unavailable`, `Closed`. Cancel safe.
     pub async fn mark_read(&self, seq: Seq) -> Result<()> {
         self.check_member().await?;
-        let mailbox = self.shared.mailbox(&self.live);
-        let sent = mailbox
-            .send_timeout(Mail::Read { user: self.user, seq }, self.shared.settings.patience)
-            .await;
-        sent.map_err(|_| Error::unavailable("the room does not answer"))
+        writer::mark_read(&self.shared, self.id, self.user, seq).await
     }
 
     /// The same for everything there is.
@@ -335,15 +333,15 @@ impl Room {
 
     async fn hint(&self, what: HintKind) -> Result<()> {
         self.check_member().await?;
-        self.shared.current(&self.live).hint(
-            crate::Hint {
-                room: self.id(),
+        if let Some(live) = self.shared.in_memory(self.id) {
+            let hint = Hint {
+                room: self.id,
                 user: self.user,
                 name: self.name.clone(),
                 what,
-            },
-            None,
-        );
+            };
+            live.hint(hint, None);
+        }
         Ok(())
     }
 
@@ -405,21 +403,12 @@ impl Room {
 
     async fn submit(&self, intent: Intent, then_start: Vec<String>) -> Result<Outcome> {
         self.shared.check_open()?;
-        writer::submit(&self.shared, &self.live, intent, then_start).await
+        writer::submit(&self.shared, self.id, intent, then_start).await
     }
 
     async fn check_member(&self) -> Result<()> {
         self.shared.check_open()?;
         let member = self.shared.rooms.member(self.id(), self.user).await?;
         member.map(|_| ()).ok_or_else(Error::no_such_room)
-    }
-}
-
-/// Gives an answer that is being written its text so far, of which the store has what was kept last.
-fn so_far(message: &mut Arc<Message>, live: &LiveRoom) {
-    if message.status == MessageStatus::Streaming
-        && let Some(tape) = live.tape(message.id)
-    {
-        Arc::make_mut(message).text = tape.text().to_string();
     }
 }

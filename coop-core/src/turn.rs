@@ -9,7 +9,7 @@ use crate::context::{self, ContextInput, SelfPrefix};
 use crate::engine::{RegisteredBot, Running, Shared};
 use crate::error::{ErrorKind, Result};
 use crate::event::Event;
-use crate::id::{MessageId, TurnId, UserId};
+use crate::id::{MessageId, RoomId, TurnId, UserId};
 use crate::live::{LiveRoom, Tape};
 use crate::model::{Finish, FinishReason, Range, TurnEnd, TurnError, TurnInfo, TurnStatus, Usage};
 use crate::mutant::{Mutant, removed};
@@ -146,14 +146,14 @@ impl Answer<'_> {
 
     /// Hands a checkpoint to the writer, without waiting for it.
     fn keep(&self) -> JoinHandle<()> {
-        let (shared, live) = (Arc::clone(self.shared), Arc::clone(self.live));
+        let (shared, room) = (Arc::clone(self.shared), self.live.id);
         let intent = Intent::Checkpoint {
             turn: self.turn,
             text: self.tape.text(),
         };
         self.shared.tasks.spawn(async move {
             // One that fails is made good by the next, or by the end.
-            let _ = submit(&shared, &live, intent, Vec::new()).await;
+            let _ = submit(&shared, room, intent, Vec::new()).await;
         })
     }
 
@@ -231,7 +231,7 @@ impl Answer<'_> {
                 end: end.clone(),
                 text: Some(Arc::clone(&text)),
             };
-            match submit(self.shared, self.live, intent, vec![bot.to_owned()]).await {
+            match submit(self.shared, self.live.id, intent, vec![bot.to_owned()]).await {
                 Ok(_) => return,
                 // The room is gone, or the engine: the next one to open this store ends the turn.
                 Err(error) if matches!(error.kind(), ErrorKind::Closed | ErrorKind::NotFound) => return,
@@ -347,7 +347,7 @@ impl Sink for TurnSink {
 #[derive(Clone)]
 pub struct TurnHandle {
     shared: Arc<Shared>,
-    live: Arc<LiveRoom>,
+    room: RoomId,
     user: UserId,
     turn: TurnId,
     bot: String,
@@ -365,11 +365,11 @@ impl std::fmt::Debug for TurnHandle {
 
 impl TurnHandle {
     /// A handle on a turn as it was when the asker's message was committed.
-    pub(crate) fn new(shared: Arc<Shared>, live: Arc<LiveRoom>, user: UserId, turn: TurnInfo) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, room: RoomId, user: UserId, turn: TurnInfo) -> Self {
         let never_started = turn.message.is_none();
         Self {
             shared,
-            live,
+            room,
             user,
             turn: turn.id,
             bot: turn.bot,
@@ -403,9 +403,9 @@ impl TurnHandle {
     /// `NotFound` if the asker is no longer a member; `Unavailable` if the store does not answer; `Closed`.
     pub async fn stop(&self) -> Result<()> {
         self.shared.check_open()?;
-        let member = self.shared.rooms.member(self.live.id, self.user).await?;
+        let member = self.shared.rooms.member(self.room, self.user).await?;
         member.ok_or_else(crate::Error::no_such_room)?;
-        stop(&self.shared, &self.live, self.turn, self.user).await
+        stop(&self.shared, self.room, self.turn, self.user).await
     }
 
     /// Waits for its end. Cancel safe.
@@ -413,7 +413,7 @@ impl TurnHandle {
     /// # Errors
     /// `NotFound` if its room is deleted, `Closed` if the engine closes, `Unavailable` if the store does not answer.
     pub async fn ended(&self) -> Result<TurnEnd> {
-        ended(&self.shared, &self.live, self.turn).await
+        ended(&self.shared, self.room, self.turn).await
     }
 }
 
@@ -430,14 +430,14 @@ impl Drop for Waiting<'_> {
 }
 
 /// Waits until a turn has ended.
-pub(crate) async fn ended(shared: &Arc<Shared>, live: &Arc<LiveRoom>, turn: TurnId) -> Result<TurnEnd> {
+pub(crate) async fn ended(shared: &Arc<Shared>, room: RoomId, turn: TurnId) -> Result<TurnEnd> {
     // Dropped after every `told` below.
     let _waiting = Waiting { shared, turn };
     loop {
         let told = shared.await_end(turn);
         let info = shared
             .rooms
-            .turn(live.id, turn)
+            .turn(room, turn)
             .await?
             .ok_or_else(crate::Error::no_such_room)?;
         if let Some(end) = info.end {
@@ -454,10 +454,10 @@ pub(crate) async fn ended(shared: &Arc<Shared>, live: &Arc<LiveRoom>, turn: Turn
 }
 
 /// Ends a turn for everyone, wherever it stands. The caller has checked that `by` may.
-pub(crate) async fn stop(shared: &Arc<Shared>, live: &Arc<LiveRoom>, turn: TurnId, by: UserId) -> Result<()> {
+pub(crate) async fn stop(shared: &Arc<Shared>, room: RoomId, turn: TurnId, by: UserId) -> Result<()> {
     let cause = TurnEnd::stopped(by);
     if let Some(running) = shared.running(turn) {
-        if running.room != live.id {
+        if running.room != room {
             return Err(no_such_turn());
         }
         running.cancel(cause);
@@ -467,33 +467,22 @@ pub(crate) async fn stop(shared: &Arc<Shared>, live: &Arc<LiveRoom>, turn: TurnI
         return Ok(());
     }
     // It waits, or has ended. If it starts before this is committed the commit ends it, and the writer its bot.
-    submit(
-        shared,
-        live,
-        Intent::EndTurn {
-            turn,
-            end: cause,
-            text: None,
-        },
-        Vec::new(),
-    )
-    .await
-    .map(|_| ())
+    let intent = Intent::EndTurn {
+        turn,
+        end: cause,
+        text: None,
+    };
+    submit(shared, room, intent, Vec::new()).await.map(|_| ())
 }
 
 /// Stops the answer in this message, if it is being written, and waits for its end.
-pub(crate) async fn stop_answer(
-    shared: &Arc<Shared>,
-    live: &Arc<LiveRoom>,
-    message: MessageId,
-    by: UserId,
-) -> Result<()> {
-    let Some(info) = shared.rooms.turn_of_message(live.id, message).await? else {
+pub(crate) async fn stop_answer(shared: &Arc<Shared>, room: RoomId, message: MessageId, by: UserId) -> Result<()> {
+    let Some(info) = shared.rooms.turn_of_message(room, message).await? else {
         return Ok(());
     };
     if !info.status.is_ended() {
-        stop(shared, live, info.id, by).await?;
-        ended(shared, live, info.id).await?;
+        stop(shared, room, info.id, by).await?;
+        ended(shared, room, info.id).await?;
     }
     Ok(())
 }

@@ -192,13 +192,8 @@ impl User {
         if member.is_none() {
             return Err(Error::no_such_room());
         }
-        let live = self.shared.live(room).await?.ok_or_else(Error::no_such_room)?;
-        Ok(Room::new(
-            Arc::clone(&self.shared),
-            live,
-            self.id(),
-            self.name().to_owned(),
-        ))
+        let name = self.name().to_owned();
+        Ok(Room::new(Arc::clone(&self.shared), room, self.id(), name))
     }
 
     /// Their rooms, newest activity first. One query.

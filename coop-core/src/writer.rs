@@ -54,30 +54,41 @@ pub(crate) enum Mail {
 /// `Unavailable` also when the store has not answered in time: then the intent may still be carried out.
 pub(crate) async fn submit(
     shared: &Arc<Shared>,
-    live: &Arc<LiveRoom>,
+    room: RoomId,
     intent: Intent,
     then_start: Vec<String>,
 ) -> Result<Outcome> {
     let deadline = Instant::now() + shared.settings.patience;
-    let late = |_| Error::unavailable("the store does not answer; it is not certain whether this was done");
     let (reply, answer) = oneshot::channel();
-    let mailbox = shared.mailbox(live);
-    let sent = timeout_at(
-        deadline,
-        mailbox.send(Mail::Intent {
-            intent,
-            then_start,
-            reply,
-        }),
-    )
-    .await
-    .map_err(late)?;
-    drop(mailbox);
-    sent.map_err(|_| Error::closed())?;
+    let mail = Mail::Intent {
+        intent,
+        then_start,
+        reply,
+    };
+    put(shared, room, mail, deadline).await?;
     timeout_at(deadline, answer)
         .await
-        .map_err(late)?
+        .map_err(|_| Error::unavailable("the store does not answer; it is not certain whether this was done"))?
         .map_err(|_| Error::closed())?
+}
+
+/// Asks the room's writer to move a read mark soon.
+///
+/// # Errors
+/// `NotFound` if there is no such room, `Unavailable`, `Closed`.
+pub(crate) async fn mark_read(shared: &Arc<Shared>, room: RoomId, user: UserId, seq: Seq) -> Result<()> {
+    let deadline = Instant::now() + shared.settings.patience;
+    put(shared, room, Mail::Read { user, seq }, deadline).await
+}
+
+async fn put(shared: &Arc<Shared>, room: RoomId, mail: Mail, deadline: Instant) -> Result<()> {
+    let sent = async {
+        let mailbox = shared.mailbox(room).await?;
+        mailbox.send(mail).await.map_err(|_| Error::closed())
+    };
+    timeout_at(deadline, sent)
+        .await
+        .map_err(|_| Error::unavailable("the room does not answer"))?
 }
 
 /// The writer's task.

@@ -6,6 +6,7 @@ mod faults;
 mod governing;
 mod layers;
 mod readers;
+mod residence;
 mod rooms;
 mod scene;
 mod simulation;
