@@ -202,7 +202,7 @@ impl Drop for Guard {
     }
 }
 
-pub(crate) fn puppet(handle: &str, limits: BotLimits) -> (impl Bot, Strings) {
+pub(crate) fn puppet(handle: &str, limits: BotLimits) -> (impl Bot + use<>, Strings) {
     let (answers, strings) = mpsc::unbounded_channel();
     let mut profile = BotProfile::new(handle);
     profile.limits = limits;
