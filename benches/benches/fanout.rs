@@ -19,8 +19,8 @@
 use async_trait::async_trait;
 use coop_core::store::memory::MemoryStore;
 use coop_core::{
-    Author, Bot, BotError, BotProfile, Engine, Event, Finish, Message, MessageId, ReplyWriter, RoomId,
-    Seq, Timestamp, Turn, TurnEnd, TurnId, TurnStatus, UserId,
+    Author, Bot, BotError, BotProfile, Engine, Event, Finish, Message, MessageId, ReplyWriter, RoomId, Seq, Timestamp,
+    Turn, TurnEnd, TurnId, TurnStatus, UserId,
 };
 use cpu_time::ProcessTime;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
@@ -46,7 +46,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const MEMBERS: usize = 1_000;
 /// What waits for one reader.
 const QUEUE: usize = 64;
-const TEXT: &str = "a message of about a hundred bytes, as people write them when they are in a hurry and have more to do";
+const TEXT: &str =
+    "a message of about a hundred bytes, as people write them when they are in a hurry and have more to do";
 
 /// The answer, and where its pieces begin and end.
 static ANSWER: LazyLock<(String, Vec<(usize, usize)>)> = LazyLock::new(|| {
@@ -114,9 +115,18 @@ impl What {
 
 /// How it is delivered.
 enum Way {
-    Ours { engine: Engine, room: coop_core::Room },
-    Mpsc { readers: Vec<mpsc::Sender<Arc<Event>>>, log: Log },
-    Broadcast { sender: broadcast::Sender<Arc<Event>>, log: Log },
+    Ours {
+        engine: Engine,
+        room: coop_core::Room,
+    },
+    Mpsc {
+        readers: Vec<mpsc::Sender<Arc<Event>>>,
+        log: Log,
+    },
+    Broadcast {
+        sender: broadcast::Sender<Arc<Event>>,
+        log: Log,
+    },
 }
 
 const WAYS: [&str; 3] = ["ours", "mpsc", "broadcast"];
@@ -467,9 +477,7 @@ fn report(costs: &Costs) {
         "", "readers", WAYS[0], WAYS[1], WAYS[2], "ours"
     );
     for (&(what, readers), ways) in costs {
-        let of = |name: &str, part: fn(&Cost) -> f64| {
-            median(ways.get(name).into_iter().flatten().map(part).collect())
-        };
+        let of = |name: &str, part: fn(&Cost) -> f64| median(ways.get(name).into_iter().flatten().map(part).collect());
         let cpu = WAYS.map(|name| of(name, |cost| cost.cpu * 1e6));
         let wall = WAYS.map(|name| of(name, |cost| cost.wall * 1e3));
         print!("{:<8} {readers:>7} ", what.name());
