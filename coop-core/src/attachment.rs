@@ -61,6 +61,10 @@ impl Feed {
     pub fn room(&self) -> RoomId {
         self.0.id
     }
+
+    pub(crate) fn live(&self) -> &LiveRoom {
+        &self.0
+    }
 }
 
 impl Attachment {
