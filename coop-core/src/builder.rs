@@ -18,9 +18,13 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// How long closing waits for the store after the turns have ended.
 const FLUSH: Duration = Duration::from_secs(10);
+
+/// What a longer time is taken for, so that adding it to a moment never overflows.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// Owns the rooms of one store. Cheap to clone; all clones are the same engine.
 ///
@@ -194,7 +198,7 @@ impl Engine {
         }
         shared.flushing.cancel();
         shared.tasks.close();
-        if tokio::time::timeout(FLUSH, shared.tasks.wait()).await.is_err() {
+        if timeout(FLUSH, shared.tasks.wait()).await.is_err() {
             tracing::warn!("the store did not answer while closing; what was acknowledged is stored");
         }
         shared.all_readers().iter().for_each(|reader| reader.closed());
@@ -326,7 +330,8 @@ impl EngineBuilder {
     pub async fn build(self) -> Result<Engine> {
         let mut bots: Vec<RegisteredBot> = Vec::new();
         for bot in self.bots {
-            let profile = bot.profile();
+            let mut profile = bot.profile();
+            profile.limits.time = profile.limits.time.min(FOR_EVER);
             names::check_handle(&profile.handle).map_err(Error::bad_request)?;
             if bots.iter().any(|other| other.profile.handle == profile.handle) {
                 return Err(Error::conflict(format!("there are two bots called {}", profile.handle)));
@@ -337,14 +342,13 @@ impl EngineBuilder {
             });
         }
         let passwords = Passwords::new(self.cost);
+        let mut settings = self.settings;
+        for time in settings.durations() {
+            *time = (*time).min(FOR_EVER);
+        }
+        settings.checkpoint = settings.checkpoint.max(Duration::from_millis(1));
         let shared = Arc::new(Shared::new(
-            self.rooms,
-            self.users,
-            bots,
-            self.bus,
-            self.clock,
-            passwords,
-            self.settings,
+            self.rooms, self.users, bots, self.bus, self.clock, passwords, settings,
         ));
         if !removed(Mutant::Recovery) {
             interrupt_open(&shared).await?;

@@ -54,6 +54,21 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// Every time in it.
+    pub(crate) fn durations(&mut self) -> [&mut Duration; 6] {
+        let Pace { events, deltas, .. } = &mut self.pace;
+        [
+            events,
+            deltas,
+            &mut self.checkpoint,
+            &mut self.idle,
+            &mut self.marks,
+            &mut self.patience,
+        ]
+    }
+}
+
 /// The shared state of an engine.
 pub(crate) struct Shared {
     pub(crate) rooms: Arc<dyn RoomStore>,
@@ -175,6 +190,13 @@ impl Shared {
         tokio::time::timeout(self.settings.patience, doing).await.map_err(late)
     }
 
+    /// # Errors
+    /// `NotFound` ("no such room") for who is no member, `Unavailable`.
+    pub(crate) async fn check_member(&self, room: RoomId, user: UserId) -> Result<()> {
+        let member = self.rooms.member(room, user).await?;
+        member.map(|_| ()).ok_or_else(Error::no_such_room)
+    }
+
     pub(crate) fn bot(&self, handle: &str) -> Option<&RegisteredBot> {
         self.bots.iter().find(|bot| bot.profile.handle == handle)
     }
@@ -239,7 +261,9 @@ impl Shared {
     }
 
     fn mailbox_of(self: &Arc<Self>, active: &mut Active) -> mpsc::Sender<Mail> {
-        if let Some(mailbox) = &active.mailbox {
+        // A writer that is gone without having retired has panicked, unless it was told to end.
+        let usable = |mailbox: &&mpsc::Sender<Mail>| !mailbox.is_closed() || self.flushing.is_cancelled();
+        if let Some(mailbox) = active.mailbox.as_ref().filter(usable) {
             return mailbox.clone();
         }
         let (mailbox, mails) = mpsc::channel(crate::writer::MAILBOX);

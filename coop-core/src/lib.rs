@@ -29,6 +29,8 @@ mod turn;
 mod user;
 mod writer;
 
+/// For those who implement the traits of this crate.
+pub use async_trait::async_trait;
 pub use attachment::{Attachment, Feed, Pulled, Start};
 pub use bot::{Bot, BotError, BotErrorKind, BotLimits, BotProfile, ContextPolicy, ReplyWriter, Turn, bot_fn};
 pub use builder::{Engine, EngineBuilder};

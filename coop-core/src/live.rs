@@ -155,7 +155,7 @@ impl LiveRoom {
     /// Whether nothing here is worth keeping in memory.
     pub(crate) fn is_idle(&self) -> bool {
         let state = lock(&self.state);
-        state.groups.is_empty() && state.tapes.is_empty() && !state.running
+        state.groups.is_empty() && state.tapes.is_empty()
     }
 
     /// Lets go of the queue of a room that has become quiet. A reader that still needs it turns to the store.
@@ -205,6 +205,12 @@ impl LiveRoom {
     /// The tape of an answer being written, if its turn has started here and not ended.
     pub(crate) fn tape(&self, message: MessageId) -> Option<Arc<Tape>> {
         lock(&self.state).tapes.get(&message).map(Arc::clone)
+    }
+
+    /// Lets go of the tapes of a room that was deleted: no end of their turns will be appended.
+    pub(crate) fn abandon_tapes(&self) {
+        let tapes = std::mem::take(&mut lock(&self.state).tapes);
+        tapes.values().for_each(|tape| drop(tape.close()));
     }
 
     /// Tells the fan-out that a tape has grown.
@@ -279,12 +285,6 @@ impl LiveRoom {
         for registered in expelled {
             registered.reader.gone(self.id, reason, by);
         }
-    }
-
-    /// Forgets what was being written: the room is deleted, and no end will close its tapes.
-    pub(crate) fn abandon(&self) {
-        let tapes = std::mem::take(&mut lock(&self.state).tapes);
-        tapes.values().for_each(|tape| drop(tape.close()));
     }
 
     /// Whether a reader at this cursor has everything that has been offered to its group.
@@ -498,7 +498,9 @@ impl State {
                 }
                 _ => continue,
             };
+            self.bytes -= entry.weight();
             entry.event = Arc::new(event);
+            self.bytes += entry.weight();
         }
     }
 

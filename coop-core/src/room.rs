@@ -408,7 +408,6 @@ impl Room {
 
     async fn check_member(&self) -> Result<()> {
         self.shared.check_open()?;
-        let member = self.shared.rooms.member(self.id(), self.user).await?;
-        member.map(|_| ()).ok_or_else(Error::no_such_room)
+        self.shared.check_member(self.id, self.user).await
     }
 }

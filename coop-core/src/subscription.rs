@@ -292,8 +292,8 @@ enum Rooms {
     /// By one of all rooms.
     Many {
         slots: BTreeMap<RoomId, Slot>,
-        /// Those that are behind.
-        behind: Vec<RoomId>,
+        /// Those that are behind, in turn: a busy one does not keep the others waiting.
+        behind: VecDeque<RoomId>,
     },
 }
 
@@ -384,7 +384,7 @@ impl Default for Rooms {
     fn default() -> Self {
         Self::Many {
             slots: BTreeMap::new(),
-            behind: Vec::new(),
+            behind: VecDeque::new(),
         }
     }
 }
@@ -425,7 +425,7 @@ impl Rooms {
             return false;
         }
         if let Self::Many { behind, .. } = self {
-            behind.push(room);
+            behind.push_back(room);
         }
         true
     }
@@ -439,7 +439,7 @@ impl Rooms {
     fn take_behind(&mut self) -> Option<&mut Slot> {
         let slot = match self {
             Self::One(slot) => slot.as_mut().filter(|slot| slot.behind)?,
-            Self::Many { slots, behind } => slots.get_mut(&behind.pop()?)?,
+            Self::Many { slots, behind } => slots.get_mut(&behind.pop_front()?)?,
         };
         slot.behind = false;
         Some(slot)

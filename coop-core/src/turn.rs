@@ -17,10 +17,12 @@ use crate::store::Intent;
 use crate::sync::lock;
 use crate::time::Timestamp;
 use crate::writer::submit;
+use futures::FutureExt;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// How long a bot that was stopped may take to be dropped before its turn ends without waiting for that.
@@ -42,22 +44,25 @@ pub(crate) async fn run(shared: Arc<Shared>, live: Arc<LiveRoom>, running: Arc<R
     else {
         return;
     };
-    if let Some(tape) = live.tape(message.id) {
-        let answer = Answer {
-            shared: &shared,
-            live: &live,
-            running: &running,
-            tape: &tape,
-            turn: *turn,
-        };
-        let end = answer.stream(bot, *asked_by).await;
-        let text = if removed(Mutant::TapeCloses) {
-            tape.text()
-        } else {
-            tape.close()
-        };
-        answer.end(bot, end, text).await;
-    }
+    // Without one it was over before it was known here (its start was in doubt) and is stopped already: there is nothing
+    // to write, but the next turn is still to be proposed together with its end.
+    let tape = live.tape(message.id).unwrap_or_else(|| Tape::new(Arc::clone(message)));
+    let answer = Answer {
+        shared: &shared,
+        live: &live,
+        running: &running,
+        tape: &tape,
+        turn: *turn,
+    };
+    // A panic here is one in the store or the context, and must cost this turn only, as one in the bot does.
+    let end = AssertUnwindSafe(answer.stream(bot, *asked_by)).catch_unwind().await;
+    let end = end.unwrap_or_else(|_| failed(BotError::new(BotErrorKind::Internal, "The bot failed.")));
+    let text = if removed(Mutant::TapeCloses) {
+        tape.text()
+    } else {
+        tape.close()
+    };
+    answer.end(bot, end, text).await;
     shared.end_turn(*turn);
     shared.tell_end(*turn);
 }
@@ -284,7 +289,7 @@ impl Dropped {
             return;
         }
         self.0.abort();
-        let _ = tokio::time::timeout(DROP, &mut self.0).await;
+        let _ = timeout(DROP, &mut self.0).await;
     }
 }
 
@@ -403,8 +408,7 @@ impl TurnHandle {
     /// `NotFound` if the asker is no longer a member; `Unavailable` if the store does not answer; `Closed`.
     pub async fn stop(&self) -> Result<()> {
         self.shared.check_open()?;
-        let member = self.shared.rooms.member(self.room, self.user).await?;
-        member.ok_or_else(crate::Error::no_such_room)?;
+        self.shared.check_member(self.room, self.user).await?;
         stop(&self.shared, self.room, self.turn, self.user).await
     }
 
@@ -435,12 +439,12 @@ pub(crate) async fn ended(shared: &Arc<Shared>, room: RoomId, turn: TurnId) -> R
     let _waiting = Waiting { shared, turn };
     loop {
         let told = shared.await_end(turn);
-        let info = shared
-            .rooms
-            .turn(room, turn)
-            .await?
-            .ok_or_else(crate::Error::no_such_room)?;
-        if let Some(end) = info.end {
+        let info = shared.rooms.turn(room, turn).await?;
+        if info.as_ref().is_none_or(|info| info.end.is_some()) {
+            // No end will be told any more: whoever waits for one looks for themselves.
+            shared.tell_end(turn);
+        }
+        if let Some(end) = info.ok_or_else(crate::Error::no_such_room)?.end {
             return Ok(end);
         }
         tokio::select! {
@@ -482,7 +486,9 @@ pub(crate) async fn stop_answer(shared: &Arc<Shared>, room: RoomId, message: Mes
     };
     if !info.status.is_ended() {
         stop(shared, room, info.id, by).await?;
-        ended(shared, room, info.id).await?;
+        timeout(shared.settings.patience, ended(shared, room, info.id))
+            .await
+            .map_err(|_| crate::Error::unavailable("the answer could not be stopped yet"))??;
     }
     Ok(())
 }

@@ -188,10 +188,7 @@ impl User {
     /// `NotFound` for a room they are not in (whether or not it exists), `Unavailable`, `Closed`. Cancel safe.
     pub async fn room(&self, room: RoomId) -> Result<Room> {
         self.shared.check_open()?;
-        let member = self.shared.rooms.member(room, self.id()).await?;
-        if member.is_none() {
-            return Err(Error::no_such_room());
-        }
+        self.shared.check_member(room, self.id()).await?;
         let name = self.name().to_owned();
         Ok(Room::new(Arc::clone(&self.shared), room, self.id(), name))
     }

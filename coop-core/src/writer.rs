@@ -69,7 +69,16 @@ pub(crate) async fn submit(
     timeout_at(deadline, answer)
         .await
         .map_err(|_| Error::unavailable("the store does not answer; it is not certain whether this was done"))?
-        .map_err(|_| Error::closed())?
+        .map_err(|_| lost(shared))?
+}
+
+/// What a sender is told whose writer is gone: it was told to end, or it panicked with the mail in its hands.
+fn lost(shared: &Shared) -> Error {
+    if shared.flushing.is_cancelled() {
+        Error::closed()
+    } else {
+        Error::unavailable("the room failed; it is not certain whether this was done")
+    }
 }
 
 /// Asks the room's writer to move a read mark soon.
@@ -84,7 +93,7 @@ pub(crate) async fn mark_read(shared: &Arc<Shared>, room: RoomId, user: UserId, 
 async fn put(shared: &Arc<Shared>, room: RoomId, mail: Mail, deadline: Instant) -> Result<()> {
     let sent = async {
         let mailbox = shared.mailbox(room).await?;
-        mailbox.send(mail).await.map_err(|_| Error::closed())
+        mailbox.send(mail).await.map_err(|_| lost(shared))
     };
     timeout_at(deadline, sent)
         .await
@@ -154,8 +163,8 @@ impl Writer {
                 () = self.shared.flushing.cancelled(), if !flushing => {}
                 () = sleep_until(reload), if self.reload.is_some() => return Some(Next::Reload),
                 () = sleep_until(marks), if self.marks_due.is_some() => return Some(Next::Marks),
-                () = sleep_until(idle), if !flushing => {
-                    if self.reload.is_none() && self.shared.retire(&self.live, mails) {
+                () = sleep_until(idle), if !flushing && self.marks.is_empty() && self.reload.is_none() => {
+                    if self.shared.retire(&self.live, mails) {
                         return None;
                     }
                 }
@@ -229,17 +238,20 @@ impl Writer {
             replies.push(waiting.reply);
             bots.extend(then_start);
         }
-        bots.sort_unstable();
-        bots.dedup();
         if self.shared.ending.is_cancelled() {
             bots.clear();
         }
+        bots.sort_unstable();
+        bots.dedup();
         for bot in bots {
             let name = self
                 .shared
                 .bot(&bot)
                 .map_or_else(|| bot.clone(), |bot| bot.profile.name.clone());
             intents.push(Intent::StartTurn { bot, name });
+        }
+        if intents.is_empty() && self.marks.is_empty() {
+            return;
         }
         let marks = std::mem::take(&mut self.marks);
         self.marks_due = None;
@@ -413,7 +425,7 @@ impl Writer {
         self.shared.expel(&self.live, None, GoneReason::Deleted, None);
         self.shared
             .cancel_turns(Some(self.live.id), &TurnEnd::new(TurnStatus::Stopped));
-        self.live.abandon();
+        self.live.abandon_tapes();
     }
 
     /// Finds out what became of a commit whose outcome was in doubt.

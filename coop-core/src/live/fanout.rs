@@ -41,8 +41,20 @@ enum What {
     Hints(Vec<(Hint, Option<ReaderId>)>),
 }
 
+/// Says that no fan-out runs if this one panics in a reader or an encoder, so that the next entry starts another.
+struct Alive<'a>(&'a LiveRoom);
+
+impl Drop for Alive<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            lock(&self.0.state).running = false;
+        }
+    }
+}
+
 /// The fan-out task.
 pub(super) async fn run(room: Arc<LiveRoom>) {
+    let _alive = Alive(&room);
     let mut frames = Frames::default();
     loop {
         match room.step(Instant::now()) {

@@ -2,10 +2,14 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod bad_input;
+mod closing;
+mod excess;
 mod faults;
 mod governing;
+mod isolation;
 mod layers;
 mod readers;
+mod removed;
 mod residence;
 mod rooms;
 mod scene;
