@@ -61,6 +61,10 @@ impl Feed {
     pub fn room(&self) -> RoomId {
         self.0.id
     }
+
+    pub(crate) fn live(&self) -> &LiveRoom {
+        &self.0
+    }
 }
 
 impl Attachment {
@@ -232,7 +236,7 @@ impl Attachment {
                     .room(feed.room())
                     .await?
                     .ok_or_else(Error::no_such_room)?;
-                let behind = head.seq.0 - position.seq.0;
+                let behind = head.seq.0.saturating_sub(position.seq.0);
                 let usable = position.epoch == head.epoch && (0..=i64::from(RESUME)).contains(&behind);
                 Ok(usable.then_some((position.seq, position.tapes)))
             }

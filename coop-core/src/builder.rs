@@ -92,7 +92,7 @@ impl Engine {
             password,
             now: self.shared.now(),
         };
-        let account = self.shared.users.create_user(new).await?;
+        let account = self.shared.patiently(self.shared.users.create_user(new)).await??;
         Ok(User::new(Arc::clone(&self.shared), account))
     }
 
@@ -169,22 +169,32 @@ impl Engine {
         self.shared.handles().into_iter().map(str::to_owned).collect()
     }
 
-    /// Closes: refuses what is new, lets running turns go on for `grace`, ends the rest as interrupted with all of
-    /// their text, waits for what is being written and lets go of the store. Closing twice waits for the same end.
+    /// For tests: how many rooms are in memory.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn rooms_in_memory(&self) -> usize {
+        self.shared.rooms_in_memory()
+    }
+
+    /// Closes: refuses what is new, lets turns go on for `grace`, ends the rest as interrupted with all of their text,
+    /// waits for what is being written and lets go of the store. Closing twice waits for the same end.
     pub async fn close(&self, grace: Duration) {
         let shared = &self.shared;
         shared.closing.cancel();
         shared.turn_tasks.close();
-        let _ = timeout(grace, shared.turn_tasks.wait()).await;
+        let _ = tokio::time::timeout(grace, shared.turn_tasks.wait()).await;
         shared.ending.cancel();
         shared.cancel_turns(None, &TurnEnd::new(TurnStatus::Interrupted));
         let ended = async {
             shared.turn_tasks.wait().await;
-            // Those that wait for others have no task that would end them.
-            end_open_turns(shared).await
+            // Those that still wait for their bot.
+            interrupt_open(shared).await
         };
-        if !matches!(timeout(FLUSH, ended).await, Ok(Ok(()))) {
-            tracing::warn!("not every turn could be ended; the next engine on this store does it");
+        match tokio::time::timeout(FLUSH, ended).await {
+            Ok(Ok(())) => {}
+            // Closed before.
+            Ok(Err(error)) if error.kind() == ErrorKind::Closed => {}
+            _ => tracing::warn!("not every turn could be ended while closing; the next engine does it"),
         }
         shared.flushing.cancel();
         shared.tasks.close();
@@ -341,14 +351,14 @@ impl EngineBuilder {
             self.rooms, self.users, bots, self.bus, self.clock, passwords, settings,
         ));
         if !removed(Mutant::Recovery) {
-            end_open_turns(&shared).await?;
+            interrupt_open(&shared).await?;
         }
         Ok(Engine { shared })
     }
 }
 
-/// Ends what a dead process, or this one, leaves open: a text up to the last checkpoint is kept.
-async fn end_open_turns(shared: &Arc<Shared>) -> Result<()> {
+/// Ends what a dead process left open, or what this one leaves: the text up to the last checkpoint is kept.
+async fn interrupt_open(shared: &Arc<Shared>) -> Result<()> {
     for turn in shared.rooms.open_turns().await? {
         let intent = Intent::EndTurn {
             turn: turn.id,

@@ -87,7 +87,7 @@ pub(crate) struct Shared {
     pub(crate) loads: Semaphore,
     /// Cancelled when the engine begins to close: nothing new is accepted.
     pub(crate) closing: CancellationToken,
-    /// Cancelled when the grace of a closing engine is over: no turn starts any more.
+    /// Cancelled when a closing engine has waited long enough: no turn starts any more, and none goes on.
     pub(crate) ending: CancellationToken,
     /// Cancelled when the writers should flush and end.
     pub(crate) flushing: CancellationToken,
@@ -181,6 +181,15 @@ impl Shared {
         }
     }
 
+    /// Waits for the store, but not for ever.
+    ///
+    /// # Errors
+    /// `Unavailable` if it does not answer in time.
+    pub(crate) async fn patiently<F: Future + Send>(&self, doing: F) -> Result<F::Output> {
+        let late = |_| Error::unavailable("the store does not answer; it is not certain whether this was done");
+        tokio::time::timeout(self.settings.patience, doing).await.map_err(late)
+    }
+
     /// # Errors
     /// `NotFound` ("no such room") for who is no member, `Unavailable`.
     pub(crate) async fn check_member(&self, room: RoomId, user: UserId) -> Result<()> {
@@ -203,6 +212,12 @@ impl Shared {
     pub(crate) fn in_memory(&self, room: RoomId) -> Option<Arc<LiveRoom>> {
         let registry = lock(&self.registry);
         registry.rooms.get(&room).map(|active| Arc::clone(&active.live))
+    }
+
+    /// How many rooms are in memory.
+    #[cfg(feature = "testing")]
+    pub(crate) fn rooms_in_memory(&self) -> usize {
+        lock(&self.registry).rooms.len()
     }
 
     /// The count to be taken before a look at the store by which readers will be attached.
@@ -340,7 +355,7 @@ impl Shared {
             cause: OnceLock::new(),
         });
         lock(&self.turns).insert(turn, Arc::clone(&running));
-        // After it is known: either this sees that the grace is over, or whoever ends all turns sees this one.
+        // After it was inserted: either this sees that turns are being ended, or who ends them sees this one.
         if self.ending.is_cancelled() {
             running.cancel(TurnEnd::new(TurnStatus::Interrupted));
         }
@@ -366,7 +381,8 @@ impl Shared {
         }
     }
 
-    /// A turn's end, when it becomes known here. Ask the store after this, lest it has ended already.
+    /// A turn's end, when it becomes known here. Ask the store after this, lest it has ended already, and
+    /// [stop waiting](Self::stop_waiting) when done.
     pub(crate) fn await_end(&self, turn: TurnId) -> oneshot::Receiver<()> {
         let (tell, told) = oneshot::channel();
         let mut waiting = lock(&self.waiting);
@@ -374,6 +390,17 @@ impl Shared {
         of_turn.retain(|other| !other.is_closed());
         of_turn.push(tell);
         told
+    }
+
+    /// Forgets those who do not wait for a turn's end any more.
+    pub(crate) fn stop_waiting(&self, turn: TurnId) {
+        let mut waiting = lock(&self.waiting);
+        if let Some(of_turn) = waiting.get_mut(&turn) {
+            of_turn.retain(|other| !other.is_closed());
+            if of_turn.is_empty() {
+                waiting.remove(&turn);
+            }
+        }
     }
 
     pub(crate) fn tell_end(&self, turn: TurnId) {

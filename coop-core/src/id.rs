@@ -59,6 +59,7 @@ impl Seq {
     /// The position after this one.
     #[must_use]
     pub fn next(self) -> Self {
-        Self(self.0 + 1)
+        // Positions come from outside, too.
+        Self(self.0.saturating_add(1))
     }
 }

@@ -1,7 +1,7 @@
 //! The part of a room that is in memory: a bounded queue of entries (events and deltas), the tapes of answers being
 //! written, and the readers.
 //!
-//! A reader is one [`Cursor`]. Entries are offered to it without blocking ([`fanout`]); a reader that could not take an
+//! A reader is one [`Cursor`]. Entries are offered to it without blocking (`fanout`); a reader that could not take an
 //! offer pulls what it missed, from the queue or, when that has moved on, from the store. Late join, resume, reconnect
 //! and slow readers are this one mechanism.
 //!
@@ -147,6 +147,13 @@ impl LiveRoom {
         lock(&self.state).seq
     }
 
+    /// How many entries, and how many bytes of them, are kept for readers that are behind.
+    #[cfg(feature = "testing")]
+    pub(crate) fn queued(&self) -> (usize, usize) {
+        let state = lock(&self.state);
+        (state.queue.len(), state.bytes)
+    }
+
     /// Whether nothing here is worth keeping in memory.
     pub(crate) fn is_idle(&self) -> bool {
         let state = lock(&self.state);
@@ -204,7 +211,8 @@ impl LiveRoom {
 
     /// Lets go of the tapes of a room that was deleted: no end of their turns will be appended.
     pub(crate) fn abandon_tapes(&self) {
-        lock(&self.state).tapes.clear();
+        let tapes = std::mem::take(&mut lock(&self.state).tapes);
+        tapes.values().for_each(|tape| drop(tape.close()));
     }
 
     /// Tells the fan-out that a tape has grown.
@@ -296,28 +304,19 @@ impl LiveRoom {
     /// What a reader at this cursor missed, up to what its group has been offered, so that the next offer fits.
     pub(crate) fn pull(&self, cursor: Cursor, level: Level, encoder: Option<&Arc<dyn Encoder>>) -> Pull {
         let state = lock(&self.state);
-        let Some(group) = state.group(level, encoder) else {
-            return Pull::Entries(Vec::new(), cursor);
-        };
-        let base = state.head - state.queue.len() as u64;
-        let in_queue = match level {
-            // A cursor that came from the store has no place in the queue, only a seq.
-            Level::Full => cursor.pos >= base && cursor.seq >= state.base_seq,
-            Level::Events => cursor.seq >= state.base_seq,
-        };
-        if !in_queue && !removed(Mutant::FillFromStore) {
-            return Pull::TooOld;
+        match state.missed(cursor, level, encoder) {
+            Some((missed, to)) => Pull::Entries(missed.map(|entry| entry.for_reader_at(cursor.seq)).collect(), to),
+            None => Pull::TooOld,
         }
-        let first = match level {
-            Level::Full => cursor.pos.saturating_sub(base) as usize,
-            Level::Events => 0,
-        };
-        let entries = state.entries(first, group.offered.pos, cursor.seq, level);
-        let to = Cursor {
-            pos: group.offered.pos,
-            seq: cursor.seq.max(group.offered.seq),
-        };
-        Pull::Entries(entries, to)
+    }
+
+    /// The same for a reader in this process, which wants the events alone. `None` if its cursor is older than the
+    /// queue.
+    pub(crate) fn pull_events(&self, cursor: Cursor, level: Level, mut give: impl FnMut(&Event)) -> Option<Cursor> {
+        let state = lock(&self.state);
+        let (missed, to) = state.missed(cursor, level, None)?;
+        missed.for_each(|entry| give(&entry.event));
+        Some(to)
     }
 
     /// Where a reader that knows everything up to `seq` (from the store, or because it was there) takes up: the events
@@ -342,7 +341,7 @@ impl LiveRoom {
             pos: offered.pos,
             seq: seq.max(offered.seq),
         };
-        let mut entries = state.entries(0, offered.pos, seq, Level::Events);
+        let mut entries = state.events(seq, offered.pos);
         if level == Level::Full {
             for tape in state
                 .tapes_at(offered.pos)
@@ -517,21 +516,60 @@ impl State {
         }
     }
 
+    /// What a reader at this cursor missed, up to what its group has been offered, and where it stands then. `None` if
+    /// its cursor is older than the queue.
+    fn missed(
+        &self,
+        cursor: Cursor,
+        level: Level,
+        encoder: Option<&Arc<dyn Encoder>>,
+    ) -> Option<(impl Iterator<Item = &Entry>, Cursor)> {
+        let Some(group) = self.group(level, encoder) else {
+            // Nothing is offered to a reader that is not here.
+            return Some((self.needed(0, Cursor::OUTSIDE, cursor.seq, level), cursor));
+        };
+        let base = self.head - self.queue.len() as u64;
+        let in_queue = match level {
+            // A cursor that came from the store has no place in the queue, only a seq.
+            Level::Full => cursor.pos >= base && cursor.seq >= self.base_seq,
+            Level::Events => cursor.seq >= self.base_seq,
+        };
+        if !in_queue && !removed(Mutant::FillFromStore) {
+            return None;
+        }
+        let first = match level {
+            Level::Full => cursor.pos.saturating_sub(base) as usize,
+            Level::Events => self.first_after(cursor.seq),
+        };
+        let to = Cursor {
+            pos: group.offered.pos,
+            seq: cursor.seq.max(group.offered.seq),
+        };
+        Some((self.needed(first, to.pos, cursor.seq, level), to))
+    }
+
+    /// The index of the first entry that may bring an event after `seq`.
+    fn first_after(&self, seq: Seq) -> usize {
+        if removed(Mutant::SkipBelowCursor) {
+            return 0;
+        }
+        self.queue.partition_point(|entry| entry.seq <= seq)
+    }
+
     /// The entries from index `first` up to position `to` that a reader needs who has seen the log up to `seq`, which
     /// may be further than this live room has.
-    fn entries(&self, first: usize, to: u64, seq: Seq, level: Level) -> Vec<Entry> {
-        let queue = self.queue.iter().skip(first).take_while(|entry| entry.pos <= to);
-        let needed = queue.filter(|entry| match entry.event.seq() {
+    fn needed(&self, first: usize, to: u64, seq: Seq, level: Level) -> impl Iterator<Item = &Entry> {
+        let queue = self.queue.iter().skip(first).take_while(move |entry| entry.pos <= to);
+        queue.filter(move |entry| match entry.event.seq() {
             Some(its) => its > seq || removed(Mutant::SkipBelowCursor),
             None => level == Level::Full,
-        });
-        // Nobody is moved back by stopping in the middle.
-        needed
-            .map(|entry| Entry {
-                seq: entry.seq.max(seq),
-                ..entry.clone()
-            })
-            .collect()
+        })
+    }
+
+    /// The events after `seq`, up to position `to`.
+    fn events(&self, seq: Seq, to: u64) -> Vec<Entry> {
+        let needed = self.needed(self.first_after(seq), to, seq, Level::Events);
+        needed.map(|entry| entry.for_reader_at(seq)).collect()
     }
 
     /// The tapes that a reader at `pos` needs the text of: the open ones, and those that have been closed by what it

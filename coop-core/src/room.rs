@@ -80,6 +80,13 @@ impl Room {
         self.id
     }
 
+    /// For tests: how many entries, and how many bytes of them, are kept in memory for readers that are behind.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn live_queue(&self) -> (usize, usize) {
+        self.shared.in_memory(self.id).map_or((0, 0), |live| live.queued())
+    }
+
     // Reading.
 
     /// The room, one's role in it, what is unread.
@@ -271,7 +278,7 @@ impl Room {
     /// Ends a turn for everyone, also one that waits. The text so far is kept. No effect on one that has ended.
     ///
     /// # Errors
-    /// `NotFound`, `Unavailable`, `Closed`. Cancel safe as [`send`](Self::send).
+    /// `NotFound`, `Unavailable`, `Closed`. Dropping the call means stopped or not stopped.
     pub async fn stop(&self, turn: TurnId) -> Result<()> {
         self.check_member().await?;
         turn::stop(&self.shared, self.id, turn, self.user).await

@@ -1,20 +1,20 @@
-//! A subscription: a reader in this process, as a [`Stream`] that never skips.
+//! A subscription: a reader in this process, as a [`Stream`] that never skips. It knows neither the queue nor the store
+//! behind it, only that it can pull.
 
-use crate::attachment::{Attachment, Feed, Start};
-use crate::error::{Error, Result};
+use crate::attachment::{Attachment, Feed, Pulled, Start};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, GoneReason, Hint};
 use crate::id::{RoomId, UserId};
 use crate::live::{Cursor, Frames, Level, Offer, Reader};
-use crate::model::Position;
+use crate::model::{Position, RoomEntry};
 use crate::mutant::{Mutant, removed};
 use crate::sync::lock;
 use futures::Stream;
-use futures::stream::{self, BoxStream};
+use futures::future::{BoxFuture, FutureExt};
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
-use tokio::sync::Notify;
+use std::task::{Context, Poll, Waker, ready};
 
 /// The most hints that wait for a slow subscriber; older ones are lost.
 const HINTS: usize = 64;
@@ -24,9 +24,24 @@ const HINTS: usize = 64;
 ///
 /// Cancel safety: an event is taken only when `next()` yields it.
 pub struct Subscription {
-    events: BoxStream<'static, Result<Event>>,
+    /// Shared with what is being asked of the store.
+    attachment: Arc<Attachment>,
+    mailbox: Arc<Mailbox>,
+    /// What the store is being asked. Nothing is yielded meanwhile.
+    asking: Option<BoxFuture<'static, Answer>>,
+    /// Pulled and not yet yielded.
+    ready: VecDeque<Event>,
+    /// A subscription of one room ends with it.
+    one: bool,
+    ended: bool,
     /// Where a room subscription stands.
     position: Option<Position>,
+}
+
+/// What the store was asked, and what it said.
+enum Answer {
+    Pulled(RoomId, Result<Pulled>),
+    Entered(RoomId, Result<Option<(RoomEntry, Feed, Cursor)>>),
 }
 
 impl Subscription {
@@ -36,10 +51,10 @@ impl Subscription {
         room: RoomId,
         start: Start,
     ) -> Result<Self> {
-        let mailbox = Arc::new(Mailbox::default());
+        let mailbox = Arc::new(Mailbox::of(Rooms::One(None)));
         let attachment = attach(Arc::clone(&mailbox) as Arc<dyn Reader>);
         let (entry, feed, _) = attachment.enter(room).await?.ok_or_else(Error::no_such_room)?;
-        mailbox.add(room, feed.clone(), Level::Full, Cursor::NOWHERE);
+        mailbox.add(feed.clone(), Level::Full, Cursor::NOWHERE);
         let position = match &start {
             Start::Position(position) => position.clone(),
             _ => Position {
@@ -48,44 +63,33 @@ impl Subscription {
             },
         };
         let pulled = attachment.join(&feed, start).await?;
-        let mut source = Source {
-            attachment,
-            mailbox,
-            ready: VecDeque::new(),
-            one: true,
-            ended: false,
-        };
-        source.take(room, pulled);
-        Ok(Self::over(source, Some(position)))
+        let mut subscription = Self::new(attachment, mailbox, true);
+        subscription.position = Some(position);
+        subscription.take(room, pulled);
+        Ok(subscription)
     }
 
     /// All rooms of a user, at events level.
     pub(crate) async fn of_user(attach: impl FnOnce(Arc<dyn Reader>) -> Attachment) -> Result<Self> {
-        let mailbox = Arc::new(Mailbox::default());
+        let mailbox = Arc::new(Mailbox::of(Rooms::default()));
         let attachment = attach(Arc::clone(&mailbox) as Arc<dyn Reader>);
-        let mut ready = VecDeque::new();
-        for (entry, feed, cursor) in attachment.enter_all().await? {
-            mailbox.add(entry.info.id, feed, Level::Events, cursor);
-            mailbox.behind(entry.info.id);
-            ready.push_back(Event::RoomGained { entry: Box::new(entry) });
+        let entries = attachment.enter_all().await?;
+        let mut subscription = Self::new(attachment, mailbox, false);
+        for entered in entries {
+            subscription.entered(entered);
         }
-        Ok(Self::over(
-            Source {
-                attachment,
-                mailbox,
-                ready,
-                one: false,
-                ended: false,
-            },
-            None,
-        ))
+        Ok(subscription)
     }
 
-    fn over(source: Source, position: Option<Position>) -> Self {
-        let next = |mut source: Source| async move { source.next().await.map(|event| (event, source)) };
+    fn new(attachment: Attachment, mailbox: Arc<Mailbox>, one: bool) -> Self {
         Self {
-            events: Box::pin(stream::unfold(source, next)),
-            position,
+            attachment: Arc::new(attachment),
+            mailbox,
+            asking: None,
+            ready: VecDeque::new(),
+            one,
+            ended: false,
+            position: None,
         }
     }
 
@@ -95,13 +99,137 @@ impl Subscription {
     pub fn position(&self) -> Option<&Position> {
         self.position.as_ref()
     }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Event>>> {
+        loop {
+            if let Some(asking) = &mut self.asking {
+                let answer = ready!(asking.poll_unpin(cx));
+                self.asking = None;
+                if let Err(error) = self.hear(answer) {
+                    return Poll::Ready(Some(Err(error)));
+                }
+            }
+            let mut state = lock(&self.mailbox.state);
+            loop {
+                // First, so that nothing of a lost room is yielded after the loss.
+                if let Some(news) = state.news.pop_front() {
+                    drop(state);
+                    self.learn(news);
+                    break;
+                }
+                if let Some(event) = self.ready.pop_front() {
+                    return Poll::Ready(Some(Ok(event)));
+                }
+                self.ready.extend(state.hints.pop_front().map(Event::Hint));
+                let Some(slot) = state.rooms.take_behind() else {
+                    if !self.ready.is_empty() {
+                        continue;
+                    }
+                    // Only now: what came before the end is yielded before it.
+                    if self.ended {
+                        return Poll::Ready(None);
+                    }
+                    state.wait(cx.waker());
+                    return Poll::Pending;
+                };
+                // Under the mailbox's lock, so that who takes the room away waits for this.
+                let give = |event: &Event| self.ready.push_back(event.clone());
+                match slot.feed.live().pull_events(slot.cursor, slot.level, give) {
+                    Some(to) => slot.cursor = to,
+                    None => {
+                        let (feed, level, cursor) = (slot.feed.clone(), slot.level, slot.cursor);
+                        let attachment = Arc::clone(&self.attachment);
+                        let pull = async move { attachment.pull(&feed, level, cursor).await };
+                        let room = slot.feed.room();
+                        self.asking = Some(pull.map(move |pulled| Answer::Pulled(room, pulled)).boxed());
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self, answer: Answer) -> Result<()> {
+        match answer {
+            Answer::Pulled(room, pulled) => {
+                let pulled = pulled.inspect_err(|_| {
+                    if self.ended {
+                        // The engine has closed and the store with it: this is as far as anybody gets.
+                        lock(&self.mailbox.state).rooms.give_up();
+                    } else {
+                        // The cursor is still good: the next call tries again.
+                        self.mailbox.behind(room);
+                    }
+                })?;
+                self.take(room, pulled);
+            }
+            Answer::Entered(room, entered) => {
+                // Tried again with the next call, unless that cannot help.
+                let again = |error: &Error| {
+                    if error.kind() != ErrorKind::Closed {
+                        lock(&self.mailbox.state).news.push_front(News::Gained(room));
+                    }
+                };
+                if let Some(entered) = entered.inspect_err(again)? {
+                    self.entered(entered);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn learn(&mut self, news: News) {
+        match news {
+            News::Closed => self.ended = true,
+            News::Gone(room, reason, by) => {
+                self.ready.retain(|event| event.room() != room);
+                // It may have been added after the loss was told, by an entry that was under way.
+                lock(&self.mailbox.state).lose(room);
+                self.attachment.forget(room);
+                self.ready.push_back(Event::Gone { room, reason, by });
+                self.ended |= self.one;
+            }
+            News::Gained(room) => {
+                if !self.one && !lock(&self.mailbox.state).rooms.has(room) {
+                    let attachment = Arc::clone(&self.attachment);
+                    let enter = async move { Answer::Entered(room, attachment.enter(room).await) };
+                    self.asking = Some(enter.boxed());
+                }
+            }
+        }
+    }
+
+    fn entered(&mut self, (entry, feed, cursor): (RoomEntry, Feed, Cursor)) {
+        self.mailbox.add(feed, Level::Events, cursor);
+        self.mailbox.behind(entry.info.id);
+        self.ready.push_back(Event::RoomGained { entry: Box::new(entry) });
+    }
+
+    /// Takes what was loaded, unless the room has been lost meanwhile.
+    fn take(&mut self, room: RoomId, pulled: Pulled) {
+        let mut state = lock(&self.mailbox.state);
+        let slot = state.rooms.get(room);
+        let kept = slot.is_some() || removed(Mutant::GoneAfterLoad);
+        if let Some(slot) = slot {
+            slot.cursor = pulled.to;
+            let current = self.attachment.is_current(&slot.feed, slot.level, slot.cursor);
+            drop(state);
+            if !current {
+                self.mailbox.behind(room);
+            }
+        }
+        if kept {
+            self.ready
+                .extend(pulled.entries.into_iter().map(|entry| Event::clone(&entry.event)));
+        }
+    }
 }
 
 impl Stream for Subscription {
     type Item = Result<Event>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let polled = self.events.as_mut().poll_next(cx);
+        let polled = self.poll(cx);
         if let (Poll::Ready(Some(Ok(event))), Some(position)) = (&polled, &mut self.position) {
             advance(position, event);
         }
@@ -143,26 +271,38 @@ fn advance(position: &mut Position, event: &Event) {
     }
 }
 
-/// What the rooms leave for the subscriber, under one lock.
-#[derive(Default)]
+/// What the rooms leave for the subscriber, under one lock. A message to a thousand readers touches a thousand of
+/// these, each cold: nothing in the way of an offer lies elsewhere.
 struct Mailbox {
     state: Mutex<State>,
-    wake: Notify,
 }
 
-#[derive(Default)]
 struct State {
-    rooms: BTreeMap<RoomId, Slot>,
-    /// Rooms with something to pull, without repeats, in turn: a busy one does not keep the others waiting.
-    behind: VecDeque<RoomId>,
+    rooms: Rooms,
     hints: VecDeque<Hint>,
     news: VecDeque<News>,
+    /// The subscriber, while it waits for any of this. Whoever brings the first thing takes it.
+    waiting: Option<Waker>,
+}
+
+/// The rooms that are read.
+enum Rooms {
+    /// By a subscription of one room, until it is lost.
+    One(Option<Slot>),
+    /// By one of all rooms.
+    Many {
+        slots: BTreeMap<RoomId, Slot>,
+        /// Those that are behind, in turn: a busy one does not keep the others waiting.
+        behind: VecDeque<RoomId>,
+    },
 }
 
 struct Slot {
     feed: Feed,
     level: Level,
     cursor: Cursor,
+    /// There is something to pull.
+    behind: bool,
 }
 
 enum News {
@@ -172,36 +312,137 @@ enum News {
 }
 
 impl Mailbox {
-    fn add(&self, room: RoomId, feed: Feed, level: Level, cursor: Cursor) {
-        lock(&self.state).rooms.insert(room, Slot { feed, level, cursor });
+    fn of(rooms: Rooms) -> Self {
+        let (hints, news) = (VecDeque::new(), VecDeque::new());
+        Self {
+            state: Mutex::new(State {
+                rooms,
+                hints,
+                news,
+                waiting: None,
+            }),
+        }
+    }
+
+    fn add(&self, feed: Feed, level: Level, cursor: Cursor) {
+        let slot = Slot {
+            feed,
+            level,
+            cursor,
+            behind: false,
+        };
+        lock(&self.state).rooms.add(slot);
+    }
+
+    /// Changes what is there and wakes the subscriber if that is news to it.
+    fn leave(&self, change: impl FnOnce(&mut State) -> bool) {
+        let mut state = lock(&self.state);
+        let waiting = if change(&mut state) { state.waiting.take() } else { None };
+        // Whoever is woken wants this lock.
+        drop(state);
+        if let Some(waiting) = waiting {
+            waiting.wake();
+        }
     }
 
     /// Keeps at most one loss and one gain for each room, so that news are bounded by the number of rooms.
     fn tell(&self, news: News) {
-        let mut state = lock(&self.state);
-        match news {
-            News::Gone(room, ..) => {
-                state.lose(room);
-                state
+        self.leave(|state| {
+            match news {
+                News::Gone(room, ..) => {
+                    state.lose(room);
+                    state
+                        .news
+                        .retain(|other| !matches!(other, News::Gone(same, ..) | News::Gained(same) if *same == room));
+                }
+                News::Gained(room) => state
                     .news
-                    .retain(|other| !matches!(other, News::Gone(same, ..) | News::Gained(same) if *same == room));
+                    .retain(|other| !matches!(other, News::Gained(same) if *same == room)),
+                News::Closed => {}
             }
-            News::Gained(room) => state
-                .news
-                .retain(|other| !matches!(other, News::Gained(same) if *same == room)),
-            News::Closed => {}
-        }
-        state.news.push_back(news);
-        drop(state);
-        self.wake.notify_one();
+            state.news.push_back(news);
+            true
+        });
     }
 }
 
 impl State {
     fn lose(&mut self, room: RoomId) {
-        self.rooms.remove(&room);
-        self.behind.retain(|other| *other != room);
+        self.rooms.lose(room);
         self.hints.retain(|hint| hint.room != room);
+    }
+
+    fn wait(&mut self, waker: &Waker) {
+        match &mut self.waiting {
+            Some(waiting) => waiting.clone_from(waker),
+            None => self.waiting = Some(waker.clone()),
+        }
+    }
+}
+
+impl Default for Rooms {
+    fn default() -> Self {
+        Self::Many {
+            slots: BTreeMap::new(),
+            behind: VecDeque::new(),
+        }
+    }
+}
+
+impl Rooms {
+    fn get(&mut self, room: RoomId) -> Option<&mut Slot> {
+        match self {
+            Self::One(slot) => slot.as_mut().filter(|slot| slot.feed.room() == room),
+            Self::Many { slots, .. } => slots.get_mut(&room),
+        }
+    }
+
+    fn has(&mut self, room: RoomId) -> bool {
+        self.get(room).is_some()
+    }
+
+    fn add(&mut self, slot: Slot) {
+        match self {
+            Self::One(one) => *one = Some(slot),
+            Self::Many { slots, .. } => drop(slots.insert(slot.feed.room(), slot)),
+        }
+    }
+
+    fn lose(&mut self, room: RoomId) {
+        match self {
+            Self::One(slot) => drop(slot.take_if(|slot| slot.feed.room() == room)),
+            Self::Many { slots, behind } => {
+                slots.remove(&room);
+                behind.retain(|other| *other != room);
+            }
+        }
+    }
+
+    /// Notes that there is something to pull; false if that is known, or the room is not read.
+    fn set_behind(&mut self, room: RoomId) -> bool {
+        let Some(slot) = self.get(room) else { return false };
+        if std::mem::replace(&mut slot.behind, true) {
+            return false;
+        }
+        if let Self::Many { behind, .. } = self {
+            behind.push_back(room);
+        }
+        true
+    }
+
+    /// Forgets that there is anything to pull.
+    fn give_up(&mut self) {
+        while self.take_behind().is_some() {}
+    }
+
+    /// A room with something to pull, which is taken for done.
+    fn take_behind(&mut self) -> Option<&mut Slot> {
+        let slot = match self {
+            Self::One(slot) => slot.as_mut().filter(|slot| slot.behind)?,
+            Self::Many { slots, behind } => slots.get_mut(&behind.pop_front()?)?,
+        };
+        slot.behind = false;
+        Some(slot)
     }
 }
 
@@ -211,29 +452,21 @@ impl Reader for Mailbox {
     }
 
     fn hint(&self, hint: &Hint, _frames: &Frames) {
-        let mut state = lock(&self.state);
-        if state.rooms.contains_key(&hint.room) {
+        self.leave(|state| {
+            if !state.rooms.has(hint.room) {
+                return false;
+            }
             if state.hints.len() >= HINTS {
                 state.hints.pop_front();
             }
             state.hints.push_back(hint.clone());
-            drop(state);
-            self.wake.notify_one();
-        }
+            true
+        });
     }
 
     fn behind(&self, room: RoomId) {
-        if removed(Mutant::BehindAfterRefusal) {
-            return;
-        }
-        let mut state = lock(&self.state);
-        if state.rooms.contains_key(&room) && !state.behind.contains(&room) {
-            let first = state.behind.is_empty();
-            state.behind.push_back(room);
-            drop(state);
-            if first {
-                self.wake.notify_one();
-            }
+        if !removed(Mutant::BehindAfterRefusal) {
+            self.leave(|state| state.rooms.set_behind(room));
         }
     }
 
@@ -247,127 +480,5 @@ impl Reader for Mailbox {
 
     fn closed(&self) {
         self.tell(News::Closed);
-    }
-}
-
-/// The subscriber's own side.
-struct Source {
-    attachment: Attachment,
-    mailbox: Arc<Mailbox>,
-    /// Pulled and not yet yielded.
-    ready: VecDeque<Event>,
-    /// A subscription of one room ends with it.
-    one: bool,
-    ended: bool,
-}
-
-impl Source {
-    async fn next(&mut self) -> Option<Result<Event>> {
-        loop {
-            // First, so that nothing of a lost room is yielded after the loss.
-            if let Some(error) = self.hear_news().await {
-                return Some(Err(error));
-            }
-            if let Some(event) = self.ready.pop_front() {
-                return Some(Ok(event));
-            }
-            let (behind, hint) = {
-                let mut state = lock(&self.mailbox.state);
-                (state.behind.pop_front(), state.hints.pop_front())
-            };
-            self.ready.extend(hint.map(Event::Hint));
-            match behind {
-                Some(room) => match self.pull(room).await {
-                    Ok(()) => {}
-                    // What the queue no longer has is not to be had after the end.
-                    Err(_) if self.ended => return None,
-                    Err(error) => return Some(Err(error)),
-                },
-                None if !self.ready.is_empty() => {}
-                None if self.ended => return None,
-                None => self.mailbox.wake.notified().await,
-            }
-        }
-    }
-
-    async fn hear_news(&mut self) -> Option<Error> {
-        loop {
-            let news = lock(&self.mailbox.state).news.pop_front()?;
-            match news {
-                News::Closed => self.ended = true,
-                News::Gone(room, reason, by) => {
-                    self.ready.retain(|event| event.room() != room);
-                    // It may have been added after the loss was told, by an entry that was under way.
-                    lock(&self.mailbox.state).lose(room);
-                    self.attachment.forget(room);
-                    self.ready.push_back(Event::Gone { room, reason, by });
-                    self.ended |= self.one;
-                }
-                News::Gained(room) => {
-                    if !self.one
-                        && let Err(error) = self.enter(room).await
-                    {
-                        lock(&self.mailbox.state).news.push_front(News::Gained(room));
-                        return Some(error);
-                    }
-                }
-            }
-        }
-    }
-
-    async fn enter(&mut self, room: RoomId) -> Result<()> {
-        if lock(&self.mailbox.state).rooms.contains_key(&room) {
-            return Ok(());
-        }
-        if let Some((entry, feed, cursor)) = self.attachment.enter(room).await? {
-            self.mailbox.add(room, feed, Level::Events, cursor);
-            self.mailbox.behind(room);
-            self.ready.push_back(Event::RoomGained { entry: Box::new(entry) });
-        }
-        Ok(())
-    }
-
-    async fn pull(&mut self, room: RoomId) -> Result<()> {
-        let slot = {
-            let state = lock(&self.mailbox.state);
-            state
-                .rooms
-                .get(&room)
-                .map(|slot| (slot.feed.clone(), slot.level, slot.cursor))
-        };
-        let Some((feed, level, cursor)) = slot else {
-            return Ok(());
-        };
-        match self.attachment.pull(&feed, level, cursor).await {
-            Ok(pulled) => {
-                self.take(room, pulled);
-                Ok(())
-            }
-            Err(error) => {
-                // The cursor is still good: the next call tries again.
-                self.mailbox.behind(room);
-                Err(error)
-            }
-        }
-    }
-
-    /// Takes what was pulled, unless the room has been lost meanwhile.
-    fn take(&mut self, room: RoomId, pulled: crate::attachment::Pulled) {
-        let mut state = lock(&self.mailbox.state);
-        let Some(slot) = state.rooms.get_mut(&room) else {
-            if removed(Mutant::GoneAfterLoad) {
-                self.ready
-                    .extend(pulled.entries.into_iter().map(|entry| Event::clone(&entry.event)));
-            }
-            return;
-        };
-        slot.cursor = pulled.to;
-        let current = self.attachment.is_current(&slot.feed, slot.level, slot.cursor);
-        drop(state);
-        if !current {
-            self.mailbox.behind(room);
-        }
-        self.ready
-            .extend(pulled.entries.into_iter().map(|entry| Event::clone(&entry.event)));
     }
 }

@@ -405,8 +405,9 @@ impl TurnHandle {
     /// Cancel safety: dropping the call means stopped or not stopped.
     ///
     /// # Errors
-    /// `NotFound` if the asker is no longer a member; `Unavailable` if the store does not answer.
+    /// `NotFound` if the asker is no longer a member; `Unavailable` if the store does not answer; `Closed`.
     pub async fn stop(&self) -> Result<()> {
+        self.shared.check_open()?;
         self.shared.check_member(self.room, self.user).await?;
         stop(&self.shared, self.room, self.turn, self.user).await
     }
@@ -420,8 +421,22 @@ impl TurnHandle {
     }
 }
 
+/// Leaves nothing behind of a wait, also of one that was given up or in vain.
+struct Waiting<'a> {
+    shared: &'a Shared,
+    turn: TurnId,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.shared.stop_waiting(self.turn);
+    }
+}
+
 /// Waits until a turn has ended.
 pub(crate) async fn ended(shared: &Arc<Shared>, room: RoomId, turn: TurnId) -> Result<TurnEnd> {
+    // Dropped after every `told` below.
+    let _waiting = Waiting { shared, turn };
     loop {
         let told = shared.await_end(turn);
         let info = shared.rooms.turn(room, turn).await?;

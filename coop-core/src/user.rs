@@ -24,7 +24,7 @@ pub struct User {
     account: Arc<Account>,
 }
 
-/// A room to be made by [`User::create`]: a name, or more.
+/// A room to be made by [`User::create_room`]: a name, or more.
 #[derive(Clone, Debug, Default)]
 pub struct RoomDraft {
     name: Option<String>,
@@ -158,8 +158,10 @@ impl User {
             }
             Ok::<_, Error>(info)
         });
-        let info = made
-            .await
+        let info = self
+            .shared
+            .patiently(made)
+            .await?
             .map_err(|error| Error::internal("the room could not be made").with_source(error))??;
         self.room(info.id).await
     }

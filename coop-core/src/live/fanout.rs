@@ -143,7 +143,7 @@ impl State {
         } else {
             let entries = match group.level {
                 Level::Full => self.queue.iter().skip((from.pos - base) as usize).cloned().collect(),
-                Level::Events => self.entries(0, to.pos, from.seq, Level::Events),
+                Level::Events => self.events(from.seq, to.pos),
             };
             What::Entries { from, to, entries }
         };

@@ -76,6 +76,15 @@ impl Entry {
         }
     }
 
+    /// The same for a reader that has the log up to `seq`, perhaps from elsewhere: nobody is moved back by stopping in
+    /// the middle.
+    pub(super) fn for_reader_at(&self, seq: Seq) -> Self {
+        Self {
+            seq: self.seq.max(seq),
+            ..self.clone()
+        }
+    }
+
     /// Something that is not in the queue, for a reader that takes up at `seq`.
     pub(crate) fn outside(event: Arc<Event>, seq: Seq) -> Self {
         Self {

@@ -1,7 +1,7 @@
 //! The engine in a world that can be repeated: one seed decides what people do, how long everything takes, what the
 //! store refuses or leaves in doubt, when readers come back and when the process dies.
 //!
-//! Each life of an engine is a single-threaded runtime with a paused clock; a crash drops the runtime. The [`World`]
+//! Each life of an engine is a single-threaded runtime with a paused clock; a crash drops the runtime. The world
 //! (the store's contents, what was acknowledged, what bots wrote, what readers show) outlives it. At the end the
 //! world is held against the invariants.
 

@@ -1,4 +1,4 @@
-//! What a store must do: every rule of [`RoomStore`] and [`UserStore`], each tried on a store of its own.
+//! What a store must do: every rule of [`RoomStore`] and [`UserStore`](crate::store::UserStore), each tried on a store of its own.
 //!
 //! ```no_run
 //! # async fn example() {

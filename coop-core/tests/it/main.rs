@@ -1,12 +1,19 @@
 //! The tests of coop-core from outside, in one binary, because each binary is linked anew.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod bad_input;
 mod closing;
+mod excess;
 mod faults;
+mod governing;
+mod isolation;
 mod layers;
 mod readers;
+mod removed;
 mod residence;
 mod rooms;
+mod scene;
 mod simulation;
 mod stores;
 mod turns;
+mod users;

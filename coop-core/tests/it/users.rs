@@ -1,0 +1,208 @@
+//! People: names, passwords, finding others, and an application's own accounts.
+
+use crate::scene::{Scene, kind, ms};
+use async_trait::async_trait;
+use coop_core::password::Cost;
+use coop_core::store::memory::MemoryStore;
+use coop_core::store::sqlite::SqliteStore;
+use coop_core::store::{NewAccount, UserStore};
+use coop_core::{Account, Engine, Error, ErrorKind, Result, Timestamp, UserId};
+
+async fn engine() -> Engine {
+    let builder = Engine::builder(MemoryStore::new()).password_cost(Cost::cheap_for_tests());
+    builder.build().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_name_is_one_name_however_it_is_spelled() {
+    let engine = engine().await;
+    let alice = engine.create_user("Alice").await.unwrap();
+    assert_eq!(alice.name(), "alice");
+    for spelling in ["alice", "ALICE", "ＡＬＩＣＥ"] {
+        assert_eq!(kind(engine.create_user(spelling).await), ErrorKind::Conflict);
+        assert_eq!(engine.find_user(spelling).await.unwrap().id(), alice.id());
+    }
+    assert_eq!(engine.user(alice.id()).await.unwrap().name(), "alice");
+    assert_eq!(kind(engine.user(UserId(4_711)).await), ErrorKind::NotFound);
+    for unknown in ["bob", "", "no such name at all", &"x".repeat(10_000)] {
+        assert_eq!(kind(engine.find_user(unknown).await), ErrorKind::NotFound);
+    }
+    engine.close(ms(0)).await;
+}
+
+#[tokio::test]
+async fn some_names_nobody_may_have() {
+    let scene = Scene::new().await;
+    for name in [
+        "",
+        "ab",
+        "has space",
+        "-dash",
+        "ünter",
+        "admin",
+        "bot",
+        "gemini-fan",
+        "ann",
+        "Ann",
+        &"x".repeat(33),
+    ] {
+        assert_eq!(
+            kind(scene.engine.create_user(name).await),
+            ErrorKind::BadRequest,
+            "{name:?}"
+        );
+    }
+    scene.close().await;
+}
+
+#[tokio::test]
+async fn who_registered_can_log_in_and_nobody_else() {
+    let stores = tempfile::tempdir().unwrap();
+    let path = stores.path().join("chat.db");
+    let sqlite = Engine::builder(SqliteStore::open(&path).await.unwrap()).password_cost(Cost::cheap_for_tests());
+    for engine in [engine().await, sqlite.build().await.unwrap()] {
+        let password = || "correct horse battery".to_owned();
+        let alice = engine.register("alice", "Alice@Example.org", password()).await.unwrap();
+        assert_eq!(alice.account().email.as_deref(), Some("Alice@Example.org"));
+        assert_eq!(engine.authenticate("Alice", password()).await.unwrap().id(), alice.id());
+        engine.create_user("bob").await.unwrap();
+        let mut words = Vec::new();
+        for (name, password) in [
+            ("alice", "correct horse batterY"),
+            ("alice", ""),
+            ("bob", "correct horse battery"),
+            ("nobody", "correct horse battery"),
+            ("", "correct horse battery"),
+        ] {
+            let error = engine.authenticate(name, password.into()).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unauthorized, "{name} {password}");
+            words.push(error.words().to_owned());
+        }
+        words.dedup();
+        assert_eq!(words.len(), 1, "they say the same: {words:?}");
+        assert_eq!(
+            kind(engine.authenticate("alice", "x".repeat(100_000)).await),
+            ErrorKind::BadRequest
+        );
+        for (name, email, password) in [
+            ("carol", "not an address", "correct horse battery"),
+            ("carol", "carol@example.org", "short"),
+            ("carol", "carol@example.org", "carol@example.org"),
+            ("carolcarol", "carol@example.org", "CarolCarol"),
+        ] {
+            let refused = engine.register(name, email, password.into()).await;
+            assert_eq!(kind(refused), ErrorKind::BadRequest, "{name} {email} {password}");
+        }
+        let taken = engine.register("carol", "alice@example.ORG", password()).await;
+        assert_eq!(kind(taken), ErrorKind::Conflict);
+        engine.close(ms(0)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_hash_of_another_cost_is_made_anew() {
+    let store = MemoryStore::new();
+    let engine = Engine::builder(store.reopen()).password_cost(Cost::cheap_for_tests());
+    let engine = engine.build().await.unwrap();
+    let password = || "correct horse battery".to_owned();
+    engine.register("alice", "alice@example.org", password()).await.unwrap();
+    let hash = async || store.credentials("alice").await.unwrap().unwrap().1;
+    let before = hash().await;
+    engine.authenticate("alice", password()).await.unwrap();
+    assert_eq!(hash().await, before);
+    engine.close(ms(0)).await;
+    let dearer = Cost::new(64, 2, 1).unwrap();
+    let engine = Engine::builder(store.reopen())
+        .password_cost(dearer)
+        .build()
+        .await
+        .unwrap();
+    engine
+        .authenticate("alice", "wrong horse battery".into())
+        .await
+        .unwrap_err();
+    assert_eq!(hash().await, before);
+    engine.authenticate("alice", password()).await.unwrap();
+    let after = hash().await;
+    assert_ne!(after, before);
+    engine.authenticate("alice", password()).await.unwrap();
+    assert_eq!(hash().await, after);
+    engine.close(ms(0)).await;
+}
+
+#[tokio::test]
+async fn people_are_found_by_a_part_of_their_name() {
+    let scene = Scene::new().await;
+    for n in 0..60 {
+        let name = format!("crowd{n:02}");
+        let email = format!("{name}@example.org");
+        scene.engine.create_user(&name).await.unwrap();
+        drop(email);
+    }
+    let found = async |text: &str, limit| {
+        let found = scene.alice.search(text, limit).await.unwrap();
+        assert!(found.iter().all(|account| account.email.is_none()));
+        found.into_iter().map(|account| account.name).collect::<Vec<_>>()
+    };
+    assert_eq!(found("OB", 10).await, ["bob"]);
+    assert_eq!(found("crowd0", 3).await, ["crowd00", "crowd01", "crowd02"]);
+    assert_eq!(found("crowd", 1_000).await.len(), 50);
+    assert_eq!(found("crowd", 0).await.len(), 1);
+    for nobody in ["", "c", "%%", "__", "alice", "zz", &"x".repeat(10_000)] {
+        assert!(found(nobody, 10).await.is_empty(), "{nobody:.10}");
+    }
+    scene.close().await;
+}
+
+/// An application that has users already.
+struct Staff;
+
+fn account(id: i64, name: &str) -> Account {
+    let email = Some(format!("{name}@example.org"));
+    Account::new(UserId(id), name, email, Timestamp(0))
+}
+
+#[async_trait]
+impl UserStore for Staff {
+    async fn user(&self, id: UserId) -> Result<Option<Account>> {
+        Ok([account(7, "anna"), account(9, "otto")]
+            .into_iter()
+            .find(|account| account.id == id))
+    }
+
+    async fn user_by_name(&self, name: &str) -> Result<Option<Account>> {
+        Ok([account(7, "anna"), account(9, "otto")]
+            .into_iter()
+            .find(|account| account.name == name))
+    }
+
+    async fn create_user(&self, _new: NewAccount) -> Result<Account> {
+        Err(Error::forbidden("ask the personnel department"))
+    }
+}
+
+#[tokio::test]
+async fn an_application_keeps_its_own_users() {
+    let folder = tempfile::tempdir().unwrap();
+    for builder in [
+        Engine::builder_with(SqliteStore::open(folder.path().join("chat.db")).await.unwrap(), Staff),
+        Engine::builder(SqliteStore::memory().await.unwrap()).users(Staff),
+    ] {
+        let engine = builder.build().await.unwrap();
+        let anna = engine.user(UserId(7)).await.unwrap();
+        let otto = engine.find_user("Otto").await.unwrap();
+        let room = anna.create_room("office").await.unwrap();
+        room.invite(&otto).await.unwrap();
+        otto.room(room.id()).await.unwrap().send("good morning").await.unwrap();
+        let entry = room.entry().await.unwrap();
+        assert_eq!(
+            (entry.unread, entry.last_message.unwrap().author.name.as_str()),
+            (1, "otto")
+        );
+        assert_eq!(kind(engine.create_user("karl").await), ErrorKind::Forbidden);
+        let login = engine.authenticate("anna", "correct horse battery".into()).await;
+        assert_eq!(kind(login), ErrorKind::Unauthorized);
+        assert!(anna.search("otto", 10).await.unwrap().is_empty());
+        engine.close(ms(0)).await;
+    }
+}
