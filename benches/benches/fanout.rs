@@ -167,11 +167,7 @@ impl Reader {
             self.seq = seq;
         }
         match event {
-            Event::MessagePosted { message, .. } => {
-                if message.text == TEXT {
-                    self.round.has_all();
-                }
-            }
+            Event::MessagePosted { message, .. } if message.text == TEXT => self.round.has_all(),
             Event::TurnStarted { .. } => self.held = 0,
             Event::Delta { offset, end, text, .. } => {
                 let (offset, end) = (*offset as usize, *end as usize);

@@ -45,17 +45,66 @@ impl fmt::Debug for Engine {
 
 impl Engine {
     /// Begins an engine on one of our stores, or any other that keeps both rooms and users.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, _, _, _| {
+    /// use coop_core::{Engine, Finish, store::memory::MemoryStore};
+    ///
+    /// let engine = Engine::builder(MemoryStore::new())
+    ///     .bot_fn("echo", |turn, out| async move {
+    ///         out.push(turn.prompt).await?;
+    ///         Ok(Finish::stop())
+    ///     })
+    ///     .build()
+    ///     .await?;
+    /// # engine.close(std::time::Duration::ZERO).await;
+    /// # Ok(()) });
+    /// ```
     pub fn builder(store: impl Store) -> EngineBuilder {
         let store = Arc::new(store);
         EngineBuilder::new(Arc::clone(&store) as Arc<dyn RoomStore>, store)
     }
 
     /// Begins an engine on a room store, with the application's own users.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, _, _, _| {
+    /// use coop_core::store::{NewAccount, UserStore, memory::MemoryStore};
+    /// use coop_core::{Account, Engine, Error, Result, Timestamp, UserId};
+    ///
+    /// struct Staff;
+    ///
+    /// #[async_trait::async_trait]
+    /// impl UserStore for Staff {
+    ///     async fn user(&self, id: UserId) -> Result<Option<Account>> {
+    ///         Ok((id == UserId(7)).then(|| Account::new(id, "anna", None, Timestamp(0))))
+    ///     }
+    ///
+    ///     async fn user_by_name(&self, name: &str) -> Result<Option<Account>> {
+    ///         if name == "anna" { self.user(UserId(7)).await } else { Ok(None) }
+    ///     }
+    ///
+    ///     async fn create_user(&self, _: NewAccount) -> Result<Account> {
+    ///         Err(Error::forbidden("ask the personnel department"))
+    ///     }
+    /// }
+    ///
+    /// let engine = Engine::builder_with(MemoryStore::new(), Staff).build().await?;
+    /// assert_eq!(engine.find_user("Anna").await?.id(), UserId(7));
+    /// # Ok(()) });
+    /// ```
     pub fn builder_with(rooms: impl RoomStore, users: impl UserStore) -> EngineBuilder {
         EngineBuilder::new(Arc::new(rooms), Arc::new(users))
     }
 
     /// Makes a user who logs in elsewhere, if at all.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |engine, _, _, _| {
+    /// let carol = engine.create_user("Carol").await?;
+    /// assert_eq!(carol.name(), "carol");
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// `BadRequest` for a malformed or reserved name, `Conflict` for one that is taken, `Unavailable`, `Closed`.
@@ -64,6 +113,13 @@ impl Engine {
     }
 
     /// Makes a user with an e-mail address and a password.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |engine, _, _, _| {
+    /// let carol = engine.register("carol", "carol@example.org", "correct horse".into()).await?;
+    /// assert_eq!(engine.authenticate("carol", "correct horse".into()).await?.id(), carol.id());
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// As [`create_user`](Self::create_user); `BadRequest` for a malformed address or a password that breaks the rules
@@ -99,6 +155,13 @@ impl Engine {
     /// The user of this name and password. An unknown name costs the same time as a wrong password and gives the same
     /// error.
     ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |engine, _, _, _| {
+    /// let refused = engine.authenticate("nobody", "correct horse".into()).await;
+    /// assert_eq!(refused.unwrap_err().kind(), coop_core::ErrorKind::Unauthorized);
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// `Unauthorized`; `Busy` if too many passwords are being hashed; `Unavailable`, `Closed`.
     pub async fn authenticate(&self, name: &str, password: String) -> Result<User> {
@@ -129,6 +192,12 @@ impl Engine {
 
     /// The user of this id, without authenticating anybody: the host has done that.
     ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |engine, alice, _, _| {
+    /// assert_eq!(engine.user(alice.id()).await?.name(), "alice");
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// `NotFound`, `Unavailable`, `Closed`. Cancel safe.
     pub async fn user(&self, id: UserId) -> Result<User> {
@@ -138,6 +207,12 @@ impl Engine {
     }
 
     /// The user of this name, without authenticating anybody.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |engine, alice, _, _| {
+    /// assert_eq!(engine.find_user("ALICE").await?.id(), alice.id());
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// `NotFound`, `Unavailable`, `Closed`. Cancel safe.
@@ -149,6 +224,12 @@ impl Engine {
     }
 
     /// A room's name and owner, whoever asks. For hosts whose contract tells unknown rooms from foreign ones.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |engine, alice, _, room| {
+    /// assert_eq!(engine.room_info(room.id()).await?.owner, alice.id());
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// `NotFound`, `Unavailable`, `Closed`. Cancel safe.
@@ -164,6 +245,12 @@ impl Engine {
     }
 
     /// The handles of its bots; the first answers `/bot`.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |engine, _, _, _| {
+    /// assert_eq!(engine.bots(), ["echo"]);
+    /// # Ok(()) });
+    /// ```
     #[must_use]
     pub fn bots(&self) -> Vec<String> {
         self.shared.handles().into_iter().map(str::to_owned).collect()
@@ -178,6 +265,14 @@ impl Engine {
 
     /// Closes: refuses what is new, lets turns go on for `grace`, ends the rest as interrupted with all of their text,
     /// waits for what is being written and lets go of the store. Closing twice waits for the same end.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |engine, _, _, room| {
+    /// engine.close(std::time::Duration::from_secs(10)).await;
+    /// let refused = room.send("too late").await;
+    /// assert_eq!(refused.unwrap_err().kind(), coop_core::ErrorKind::Closed);
+    /// # Ok(()) });
+    /// ```
     pub async fn close(&self, grace: Duration) {
         let shared = &self.shared;
         shared.closing.cancel();

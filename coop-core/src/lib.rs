@@ -1,5 +1,70 @@
 //! An embeddable group-chat engine: people and AI bots share rooms, and a bot's answer streams live to everyone in
 //! the room at once.
+//!
+#![cfg_attr(feature = "sqlite", doc = "```no_run")]
+#![cfg_attr(not(feature = "sqlite"), doc = "```ignore")]
+//! use coop_core::{Engine, Event, Finish, sqlite::SqliteStore};
+//! use futures::StreamExt;
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//!     let engine = Engine::builder(SqliteStore::open("chat.db").await?)
+//!         .bot_fn("echo", |turn, out| async move {
+//!             for word in turn.prompt.split_inclusive(' ') {
+//!                 out.push(word).await?;
+//!             }
+//!             Ok(Finish::stop())
+//!         })
+//!         .build()
+//!         .await?;
+//!
+//!     let alice = engine.create_user("alice").await?;
+//!     let bob = engine.create_user("bob").await?;
+//!     let room = alice.create_room("lab").await?;
+//!     room.invite(&bob).await?;
+//!
+//!     let mut events = bob.room(room.id()).await?.subscribe().await?;
+//!     room.send("/echo one answer, live for everyone").await?;
+//!
+//!     while let Some(event) = events.next().await {
+//!         match event? {
+//!             Event::MessagePosted { message, .. } => println!("{}: {}", message.author, message.text),
+//!             Event::Delta { text, .. } => print!("{text}"),
+//!             Event::TurnEnded { .. } => break,
+//!             _ => {}
+//!         }
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! - [`Engine`], [`User`], [`Room`] and [`TurnHandle`] are cheap to clone. The store is the one mandatory part; everything
+//!   else has a default in [`EngineBuilder`].
+//! - A [`Room`] is a room **as one member sees it**, and every call is checked against that membership. [`Engine::user`]
+//!   authenticates nobody: the host obtains a user after its own login, or through [`Engine::authenticate`].
+//! - When [`Room::send`] returns, the message is on disk. Sent again with the same [`client_id`](Draft::client_id) it is
+//!   the same message, for ever.
+//! - A [`Subscription`] never skips: a reader that is behind is filled from the store, and none slows another. Its
+//!   [position](Subscription::position) is what [`Room::resume`] takes up from, in the middle of an answer if need be.
+//! - A bot's answer is a **turn**: it starts, streams and ends exactly once, whatever happens. Anybody in the room can
+//!   [stop](Room::stop) it; what a dead process leaves open is ended, with its text, by the next engine.
+//!
+//! # What can be your own
+//!
+//! | | implement | and try it with |
+//! | --- | --- | --- |
+//! | bots | [`Bot`], or [`bot_fn`] for a closure | `testing::bot_contract` |
+//! | storage | [`RoomStore`](store::RoomStore), over [`store::plan`] | `testing::store_contract` |
+//! | users | [`UserStore`](store::UserStore): look up by id and by name | |
+//! | connections | [`live::Reader`] and [`live::Encoder`], attached by [`User::attach`] | |
+//!
+//! # Features
+//!
+//! `sqlite` (on by default): [`store::sqlite`] and a bundled SQLite. `testing`: the suites above, a simulation of everything,
+//! and [switches](mutant) that take safety mechanisms away.
+//!
+//! Every fallible call returns the one opaque [`Error`], which has a [kind](Error::kind) and a stable
+//! [code](Error::code). The library installs no tracing subscriber, no signal handler and no panic hook.
 #![forbid(unsafe_code)]
 
 mod attachment;

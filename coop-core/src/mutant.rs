@@ -1,6 +1,6 @@
 //! Safety mechanisms that a test may take away, to see that another test notices.
 //!
-//! Without the feature `testing` none of this exists in the program: [`removed`] is a constant `false`.
+//! Without the feature `testing` none of this exists in the program: `removed` is a constant `false`.
 
 /// The mechanisms that can be taken away, each named by what no longer happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -91,6 +91,13 @@ impl Room {
 
     /// The room, one's role in it, what is unread.
     ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, _, _, room| {
+    /// let entry = room.entry().await?;
+    /// assert_eq!((entry.info.name.as_str(), entry.role), ("lab", coop_core::Role::Owner));
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// `NotFound` for who is no member, `Unavailable`, `Closed`. Cancel safe.
     pub async fn entry(&self) -> Result<RoomEntry> {
@@ -100,6 +107,13 @@ impl Room {
     }
 
     /// Everybody in it, in the order of joining.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, _, _, room| {
+    /// let names: Vec<_> = room.members().await?.into_iter().map(|member| member.name).collect();
+    /// assert_eq!(names, ["alice", "bob"]);
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// As [`entry`](Self::entry). Cancel safe.
@@ -117,6 +131,18 @@ impl Room {
     /// Part of the history: 1 to [`MAX_PAGE`] messages, oldest first, without deleted ones. An answer that is being
     /// written has its text so far.
     ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, _, _, room| {
+    /// use coop_core::Range;
+    ///
+    /// # for n in 0..3 { room.send(n.to_string()).await?; }
+    /// let newest = room.history(Range::Newest, 2).await?;
+    /// let oldest = newest.messages[0].seq;
+    /// let before = room.history(Range::Before(oldest), 2).await?;
+    /// assert!(newest.more && !before.more);
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// `BadRequest` for a limit out of range; as [`entry`](Self::entry). Cancel safe.
     pub async fn history(&self, range: Range, limit: u32) -> Result<Page> {
@@ -130,6 +156,13 @@ impl Room {
     }
 
     /// One message. An answer that is being written has its text so far.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, _, _, room| {
+    /// let sent = room.send("Hello!").await?;
+    /// assert_eq!(room.message(sent.message.id).await?, sent.message);
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// `NotFound` if it is not here or deleted; as [`entry`](Self::entry). Cancel safe.
@@ -155,6 +188,25 @@ impl Room {
 
     /// Everything that happens here from now on, after a snapshot of what is.
     ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, _, bob, room| {
+    /// use coop_core::Event;
+    /// use futures::StreamExt;
+    ///
+    /// let mut events = bob.room(room.id()).await?.subscribe().await?;
+    /// room.send("/echo Hello!").await?;
+    /// while let Some(event) = events.next().await {
+    ///     match event? {
+    ///         Event::Snapshot(snapshot) => println!("{} people are here", snapshot.members.len()),
+    ///         Event::MessagePosted { message, .. } => println!("{}: {}", message.author, message.text),
+    ///         Event::Delta { text, .. } => print!("{text}"),
+    ///         Event::TurnEnded { .. } => break,
+    ///         _ => {}
+    ///     }
+    /// }
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// As [`entry`](Self::entry).
     pub async fn subscribe(&self) -> Result<Subscription> {
@@ -163,6 +215,22 @@ impl Room {
 
     /// Takes up where an earlier subscription stopped: the events since, and the rest of each open answer. If that is
     /// not possible (too far behind, another epoch) it begins with a snapshot.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, _, _, room| {
+    /// use coop_core::Event;
+    /// use futures::StreamExt;
+    ///
+    /// let mut events = room.subscribe().await?;
+    /// let snapshot = events.next().await;
+    /// let position = events.position().cloned().unwrap_or_default();
+    /// drop(events);
+    /// room.send("missed").await?;
+    /// let mut events = room.resume(position).await?;
+    /// let missed = events.next().await.transpose()?;
+    /// assert!(matches!(missed, Some(Event::MessagePosted { message, .. }) if message.text == "missed"));
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// As [`entry`](Self::entry).
@@ -184,6 +252,21 @@ impl Room {
     ///
     /// Cancel safety: dropping the call means sent or not sent, never half. With a `client_id` it can be sent again
     /// without doubling.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, _, _, room| {
+    /// use coop_core::Draft;
+    ///
+    /// let sent = room.send(Draft::text("Hello!").client_id("c1")).await?;
+    /// let again = room.send(Draft::text("Hello!").client_id("c1")).await?;
+    /// assert!(again.duplicate && again.message.id == sent.message.id);
+    ///
+    /// let asked = room.send("/echo Hello!").await?;
+    /// if let Some(turn) = asked.turn {
+    ///     turn.ended().await?;
+    /// }
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// `BadRequest` (blank text, NUL, a malformed `client_id`), `TooLarge` (over 64 KiB), `NotFound` (no such room for
@@ -232,6 +315,14 @@ impl Room {
 
     /// Changes the text of one's own message.
     ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, _, _, room| {
+    /// let sent = room.send("Helo!").await?;
+    /// let edited = room.edit(sent.message.id, "Hello!").await?;
+    /// assert!(edited.text == "Hello!" && edited.edited_at.is_some());
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// `Forbidden` for another's, `NotFound`, and as [`send`](Self::send). Cancel safe as `send`.
     pub async fn edit(&self, message: MessageId, text: impl Into<String>) -> Result<Arc<Message>> {
@@ -256,6 +347,14 @@ impl Room {
     /// Deletes a message, one's own or, as the owner, any. An answer that is being written is stopped first. Nothing
     /// of its content is left anywhere.
     ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, _, _, room| {
+    /// let sent = room.send("Never mind.").await?;
+    /// room.delete(sent.message.id).await?;
+    /// assert!(room.message(sent.message.id).await.is_err());
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// `Forbidden`, `NotFound`, `Unavailable`, `Closed`. Cancel safe as [`send`](Self::send).
     pub async fn delete(&self, message: MessageId) -> Result<()> {
@@ -271,6 +370,17 @@ impl Room {
     }
 
     /// Ends a turn for everyone, also one that waits. The text so far is kept. No effect on one that has ended.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, _, bob, room| {
+    /// let asked = room.send("/echo a very long answer").await?;
+    /// if let Some(turn) = asked.turn {
+    ///     // Anybody in the room may.
+    ///     bob.room(room.id()).await?.stop(turn.id()).await?;
+    ///     println!("{:?}", turn.ended().await?.status);
+    /// }
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// `NotFound`, `Unavailable`, `Closed`. Dropping the call means stopped or not stopped.
@@ -296,6 +406,13 @@ impl Room {
     /// Says that everything up to `seq` has been read. Stored within 250 ms, after which the others are told; never
     /// moves back.
     ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, _, bob, room| {
+    /// let sent = room.send("Hello!").await?;
+    /// bob.room(room.id()).await?.mark_read(sent.message.seq).await?;
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// `NotFound`, `Unavailable`, `Closed`. Cancel safe.
     pub async fn mark_read(&self, seq: Seq) -> Result<()> {
@@ -313,6 +430,12 @@ impl Room {
 
     /// Tells the others that one is writing.
     ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, _, _, room| {
+    /// room.typing().await?;
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// `NotFound`, `Unavailable`, `Closed`. Cancel safe.
     pub async fn typing(&self) -> Result<()> {
@@ -320,6 +443,12 @@ impl Room {
     }
 
     /// Tells the others that one has opened or closed the room.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, _, _, room| {
+    /// room.presence(true).await?;
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// `NotFound`, `Unavailable`, `Closed`. Cancel safe.
@@ -346,6 +475,13 @@ impl Room {
     /// Takes another's membership away. Only the owner may. When this returns, nothing more of the room is written to
     /// any of their connections.
     ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, _, bob, room| {
+    /// room.remove(bob.id()).await?;
+    /// assert!(bob.rooms().await?.is_empty());
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// `Forbidden`, `NotFound`, `Unavailable`, `Closed`; `BadRequest` for oneself (that is [`leave`](Self::leave)).
     pub async fn remove(&self, user: UserId) -> Result<()> {
@@ -356,6 +492,13 @@ impl Room {
     }
 
     /// Gives up one's own membership. The owner cannot: they hand the room over, or delete it.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, _, bob, room| {
+    /// bob.room(room.id()).await?.leave().await?;
+    /// assert_eq!(room.members().await?.len(), 1);
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// `Conflict` for the owner, `NotFound`, `Unavailable`, `Closed`.
@@ -369,6 +512,12 @@ impl Room {
 
     /// Gives the room another name (1 to 100 characters). Only the owner may.
     ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, _, _, room| {
+    /// room.rename("laboratory").await?;
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// `BadRequest`, `Forbidden`, `NotFound`, `Unavailable`, `Closed`.
     pub async fn rename(&self, name: impl Into<String>) -> Result<()> {
@@ -379,6 +528,13 @@ impl Room {
 
     /// Makes another member the owner. Only the owner may.
     ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, _, bob, room| {
+    /// room.hand_over(bob.id()).await?;
+    /// room.leave().await?;
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// `Forbidden`, `NotFound`, `Unavailable`, `Closed`.
     pub async fn hand_over(&self, to: UserId) -> Result<()> {
@@ -386,6 +542,13 @@ impl Room {
     }
 
     /// Deletes the room with everything in it. Only the owner may. Its id never comes back.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, alice, _, room| {
+    /// room.delete_room().await?;
+    /// assert!(alice.room(room.id()).await.is_err());
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// `Forbidden`, `NotFound`, `Unavailable`, `Closed`.

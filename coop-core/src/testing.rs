@@ -2,8 +2,11 @@
 //! that the engine is built on. A suite panics with the name of the rule that is broken.
 
 pub mod bot;
+mod lab;
 pub mod simulation;
 pub mod store;
 
 pub use bot::bot_contract;
+#[doc(hidden)]
+pub use lab::in_a_lab;
 pub use store::{room_store_contract, store_contract};

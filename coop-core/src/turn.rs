@@ -413,6 +413,15 @@ impl TurnHandle {
 
     /// Waits for its end. Cancel safe.
     ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, _, _, room| {
+    /// if let Some(turn) = room.send("/echo Hello!").await?.turn {
+    ///     let end = turn.ended().await?;
+    ///     assert_eq!(end.status, coop_core::TurnStatus::Done);
+    /// }
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// `NotFound` if its room is deleted, `Closed` if the engine closes, `Unavailable` if the store does not answer.
     pub async fn ended(&self) -> Result<TurnEnd> {

@@ -83,6 +83,14 @@ impl fmt::Debug for User {
 impl Room {
     /// Makes somebody a member. Any member may; inviting a member again changes nothing.
     ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |engine, _, _, room| {
+    /// let carol = engine.create_user("carol").await?;
+    /// room.invite(&carol).await?;
+    /// carol.room(room.id()).await?.send("Thank you!").await?;
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// `TooLarge` if the room is full (1,000 members), `NotFound`, `Unavailable`, `Closed`. Cancel safe as
     /// [`send`](Self::send).
@@ -119,6 +127,16 @@ impl User {
     }
 
     /// Makes a room and becomes its owner.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, alice, bob, _| {
+    /// use coop_core::RoomDraft;
+    ///
+    /// let room = alice.create_room("den").await?;
+    /// let with_bob = alice.create_room(RoomDraft::named("office").with([bob])).await?;
+    /// let with_a_bot = alice.create_room(RoomDraft::default().ai_chat()).await?;
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// `BadRequest` (name), `TooLarge` (over 1,000 members), `Unavailable`, `Closed`. Dropping the call means made or not
@@ -184,6 +202,16 @@ impl User {
 
     /// One of their rooms.
     ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |engine, _, bob, room| {
+    /// let as_bob_sees_it = bob.room(room.id()).await?;
+    ///
+    /// let carol = engine.create_user("carol").await?;
+    /// let refused = carol.room(room.id()).await;
+    /// assert_eq!(refused.unwrap_err().kind(), coop_core::ErrorKind::NotFound);
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// `NotFound` for a room they are not in (whether or not it exists), `Unavailable`, `Closed`. Cancel safe.
     pub async fn room(&self, room: RoomId) -> Result<Room> {
@@ -195,6 +223,16 @@ impl User {
 
     /// Their rooms, newest activity first. One query.
     ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, _, bob, room| {
+    /// room.send("Hello!").await?;
+    /// for entry in bob.rooms().await? {
+    ///     println!("{}: {} unread", entry.info.name, entry.unread);
+    /// #   assert_eq!(entry.unread, 1);
+    /// }
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// `Unavailable`, `Closed`. Cancel safe.
     pub async fn rooms(&self) -> Result<Vec<RoomEntry>> {
@@ -204,6 +242,22 @@ impl User {
 
     /// Everything that happens in all their rooms, those they gain included: events and read marks, without deltas and
     /// other hints. It begins with one [`RoomGained`](crate::Event::RoomGained) for each room.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, alice, bob, _| {
+    /// use coop_core::{Event, RoomDraft};
+    /// use futures::StreamExt;
+    ///
+    /// let mut events = bob.subscribe().await?;
+    /// alice.create_room(RoomDraft::named("den").with([bob])).await?;
+    /// while let Some(event) = events.next().await {
+    ///     match event? {
+    ///         Event::RoomGained { entry } if entry.info.name == "den" => break,
+    ///         _ => {}
+    ///     }
+    /// }
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// `Unavailable`, `Closed`.
@@ -229,6 +283,13 @@ impl User {
     }
 
     /// Up to 50 users whose name contains `text`, without oneself. Fewer than two characters find nobody.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, alice, bob, _| {
+    /// let found = alice.search("bo", 10).await?;
+    /// assert_eq!(found[0].id, bob.id());
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// `Unavailable`, `Closed`. Cancel safe.
