@@ -2,25 +2,27 @@
 //! queue for each reader and beside Tokio's broadcast channel. It knows no sockets and no disk.
 //!
 //! `cargo bench -p coop-benches --bench fanout`. Criterion's times are **CPU time of the whole process** (user and
-//! system), not wall time: readers that wait cost nobody anything, readers that are woken do. A table at the end sets
-//! the three beside each other, with the wall time.
+//! system), not wall time: a reader that waits costs nothing, one that is woken does. A table at the end sets the three
+//! beside each other, with the wall time.
 //!
-//! - *ours* is the whole way of a message: `room.send` over a store in memory, the room's writer, the live room,
-//!   subscriptions. An answer is asked for with a message and written by a bot.
-//! - *mpsc* is a bounded `tokio::sync::mpsc` for each reader, *broadcast* a `tokio::sync::broadcast` large enough that
-//!   nobody lags. Both are handed ready events, one for each piece: no store, no checks, no turn, no late join.
+//! - *ours* is the whole way: `room.send` over a store in memory, the room's writer, the live room, subscriptions. An
+//!   answer is asked for with a message and written by a bot.
+//! - *mpsc* is a bounded `tokio::sync::mpsc` for each reader, *broadcast* a `tokio::sync::broadcast` so large that nobody
+//!   lags. Both are handed ready events, one for each piece: no store, no checks, no turn, no late join. That is nearly
+//!   all that sending to ten readers costs, so `stored` is the same message once more, which these two send through
+//!   an engine as well (into a room that nobody reads) before they hand it out.
 //!
 //! Every reader is a task, on the same runtime with two workers, and checks every event it gets: the numbers of the log
 //! follow each other, the pieces are the answer's text without gap or repeat. A reader that misses something ends the
 //! program. Rounds stand 6 ms apart, longer than a room gathers events after the last one. An answer's pieces come one
 //! a millisecond (`answer`), which is faster than any provider writes, and once more all at once with a yield after
-//! each (`burst`), which none does: there the room merges the most and a channel's readers are woken the least.
+//! each (`burst`), which none does: there a room merges the most and a channel's readers are woken the least.
 
 use async_trait::async_trait;
 use coop_core::store::memory::MemoryStore;
 use coop_core::{
-    Author, Bot, BotError, BotProfile, Engine, Event, Finish, Message, MessageId, ReplyWriter, RoomId, Seq, Timestamp,
-    Turn, TurnEnd, TurnId, TurnStatus, UserId,
+    Author, Bot, BotError, BotProfile, Engine, Event, Finish, Message, MessageId, ReplyWriter, Room, RoomDraft, RoomId,
+    Seq, Timestamp, Turn, TurnEnd, TurnId, TurnStatus, User, UserId,
 };
 use cpu_time::ProcessTime;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
@@ -97,6 +99,8 @@ impl Measurement for CpuTime {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum What {
     Message,
+    /// A message that every way stores first, so that what is left to tell them apart is the delivery.
+    Stored,
     /// Its pieces one a [`STEP`].
     Answer,
     /// Its pieces at once.
@@ -107,26 +111,26 @@ impl What {
     fn name(self) -> &'static str {
         match self {
             Self::Message => "message",
+            Self::Stored => "stored",
             Self::Answer => "answer",
             Self::Burst => "burst",
         }
     }
 }
 
-/// How it is delivered.
-enum Way {
-    Ours {
-        engine: Engine,
-        room: coop_core::Room,
-    },
-    Mpsc {
-        readers: Vec<mpsc::Sender<Arc<Event>>>,
-        log: Log,
-    },
-    Broadcast {
-        sender: broadcast::Sender<Arc<Event>>,
-        log: Log,
-    },
+/// A room, and how what happens in it is delivered.
+struct Way {
+    engine: Engine,
+    /// The baselines use it as a store that nobody reads from.
+    room: Room,
+    how: How,
+    log: Log,
+}
+
+enum How {
+    Ours,
+    Mpsc(Vec<mpsc::Sender<Arc<Event>>>),
+    Broadcast(broadcast::Sender<Arc<Event>>),
 }
 
 const WAYS: [&str; 3] = ["ours", "mpsc", "broadcast"];
@@ -197,17 +201,15 @@ impl Log {
     }
 
     fn message(&self, text: &str) -> Message {
-        let seq = self.next();
         let author = Author::person(UserId(1), "sender");
-        Message::new(MessageId(seq.0), RoomId(1), seq, author, text.to_owned(), Timestamp(0))
+        Message::new(MessageId(1), RoomId(1), Seq(1), author, text.to_owned(), Timestamp(0))
     }
 
-    fn posted(&self) -> Arc<Event> {
-        let message = self.message(TEXT);
+    fn posted(&self, message: Arc<Message>) -> Arc<Event> {
         Arc::new(Event::MessagePosted {
             room: RoomId(1),
-            seq: message.seq,
-            message: Arc::new(message),
+            seq: self.next(),
+            message,
         })
     }
 
@@ -215,7 +217,7 @@ impl Log {
         let message = self.message("");
         Arc::new(Event::TurnStarted {
             room: RoomId(1),
-            seq: message.seq,
+            seq: self.next(),
             turn: TurnId(1),
             bot: "writer".to_owned(),
             asked_by: UserId(1),
@@ -287,23 +289,81 @@ impl Paced {
 
 impl Way {
     async fn with(name: &str, readers: usize, round: &Arc<Round>) -> Self {
-        match name {
-            "ours" => Self::ours(readers, round).await,
-            "mpsc" => Self::mpsc(readers, round),
-            _ => Self::broadcast(readers, round),
-        }
-    }
-
-    async fn ours(readers: usize, round: &Arc<Round>) -> Self {
         let engine = Engine::builder(MemoryStore::new()).bot(Writer).build().await.unwrap();
         let mut members = Vec::new();
         for n in 0..readers.min(MEMBERS) {
             members.push(engine.create_user(&format!("member{n}")).await.unwrap());
         }
-        let draft = coop_core::RoomDraft::named("room").with(members.iter().cloned());
+        let draft = RoomDraft::named("room").with(members.iter().cloned());
         let room = members[0].create_room(draft).await.unwrap();
+        let how = match name {
+            "ours" => How::ours(&members, room.id(), readers, round).await,
+            "mpsc" => How::mpsc(readers, round),
+            _ => How::broadcast(readers, round),
+        };
+        Self {
+            engine,
+            room,
+            how,
+            log: Log::default(),
+        }
+    }
+
+    /// Delivers once.
+    async fn deliver(&self, what: What) {
+        match (what, &self.how) {
+            (What::Message | What::Stored, How::Ours) => drop(self.room.send(TEXT).await.unwrap()),
+            (_, How::Ours) => drop(self.room.send(format!("/bot {}", what.name())).await.unwrap()),
+            (What::Message, _) => {
+                let message = Arc::new(self.log.message(TEXT));
+                self.hand(self.log.posted(message)).await;
+            }
+            (What::Stored, _) => {
+                let sent = self.room.send(TEXT).await.unwrap();
+                self.hand(self.log.posted(sent.message)).await;
+            }
+            (What::Answer | What::Burst, _) => {
+                self.hand(self.log.started()).await;
+                let mut pace = Paced::new(what == What::Answer);
+                for at in 0..PIECES {
+                    self.hand(self.log.piece(at)).await;
+                    pace.wait().await;
+                }
+                self.hand(self.log.ended()).await;
+            }
+        }
+    }
+
+    /// Gives a baseline's readers an event.
+    async fn hand(&self, event: Arc<Event>) {
+        match &self.how {
+            How::Ours => {}
+            How::Mpsc(readers) => {
+                for reader in readers {
+                    reader.send(Arc::clone(&event)).await.unwrap();
+                }
+            }
+            How::Broadcast(sender) => drop(sender.send(event).unwrap()),
+        }
+    }
+
+    /// Delivers some times, each time until everyone has everything.
+    async fn rounds(&self, what: What, rounds: u64, readers: usize, round: &Round) {
+        for _ in 0..rounds {
+            round.waiting.store(readers, Ordering::Release);
+            self.deliver(what).await;
+            timeout(PATIENCE, round.over.notified())
+                .await
+                .expect("a reader has lost something");
+            sleep(PAUSE).await;
+        }
+    }
+}
+
+impl How {
+    async fn ours(members: &[User], room: RoomId, readers: usize, round: &Arc<Round>) -> Self {
         for n in 0..readers {
-            let room = members[n % members.len()].room(room.id()).await.unwrap();
+            let room = members[n % members.len()].room(room).await.unwrap();
             let mut events = room.subscribe().await.unwrap();
             let Some(Ok(Event::Snapshot(snapshot))) = events.next().await else {
                 panic!("a subscription begins with a snapshot");
@@ -315,7 +375,7 @@ impl Way {
                 }
             });
         }
-        Self::Ours { engine, room }
+        Self::Ours
     }
 
     fn mpsc(readers: usize, round: &Arc<Round>) -> Self {
@@ -329,10 +389,7 @@ impl Way {
             });
             sender
         };
-        Self::Mpsc {
-            readers: (0..readers).map(queue).collect(),
-            log: Log::default(),
-        }
+        Self::Mpsc((0..readers).map(queue).collect())
     }
 
     fn broadcast(readers: usize, round: &Arc<Round>) -> Self {
@@ -350,59 +407,7 @@ impl Way {
                 }
             });
         }
-        let log = Log::default();
-        Self::Broadcast { sender, log }
-    }
-
-    /// Delivers once.
-    async fn deliver(&self, what: What) {
-        let log = match self {
-            Self::Ours { room, .. } => {
-                match what {
-                    What::Message => room.send(TEXT).await,
-                    _ => room.send(format!("/bot {}", what.name())).await,
-                }
-                .unwrap();
-                return;
-            }
-            Self::Mpsc { log, .. } | Self::Broadcast { log, .. } => log,
-        };
-        if what == What::Message {
-            self.hand(log.posted()).await;
-            return;
-        }
-        self.hand(log.started()).await;
-        let mut pace = Paced::new(what == What::Answer);
-        for at in 0..PIECES {
-            self.hand(log.piece(at)).await;
-            pace.wait().await;
-        }
-        self.hand(log.ended()).await;
-    }
-
-    /// Gives a baseline's readers an event.
-    async fn hand(&self, event: Arc<Event>) {
-        match self {
-            Self::Ours { .. } => {}
-            Self::Mpsc { readers, .. } => {
-                for reader in readers {
-                    reader.send(Arc::clone(&event)).await.unwrap();
-                }
-            }
-            Self::Broadcast { sender, .. } => drop(sender.send(event).unwrap()),
-        }
-    }
-
-    /// Delivers some times, each time until everyone has everything.
-    async fn rounds(&self, what: What, rounds: u64, readers: usize, round: &Round) {
-        for _ in 0..rounds {
-            round.waiting.store(readers, Ordering::Release);
-            self.deliver(what).await;
-            timeout(PATIENCE, round.over.notified())
-                .await
-                .expect("a reader has lost something");
-            sleep(PAUSE).await;
-        }
+        Self::Broadcast(sender)
     }
 }
 
@@ -419,6 +424,10 @@ type Costs = BTreeMap<(What, usize), BTreeMap<&'static str, Vec<Cost>>>;
 fn measure(criterion: &mut Criterion<CpuTime>, runtime: &Runtime, what: What, costs: &mut Costs) {
     let mut group = criterion.benchmark_group(what.name());
     group.sampling_mode(SamplingMode::Flat);
+    if matches!(what, What::Message | What::Stored) {
+        // How much of it a second worker takes over differs from round to round.
+        group.sample_size(30).measurement_time(Duration::from_millis(2_000));
+    }
     for readers in SIZES {
         for name in WAYS {
             let round = Arc::new(Round::default());
@@ -452,28 +461,29 @@ fn measure(criterion: &mut Criterion<CpuTime>, runtime: &Runtime, what: What, co
                     cpu
                 });
             });
-            if let Some(Way::Ours { engine, .. }) = way.as_deref() {
-                runtime.block_on(engine.close(Duration::from_secs(5)));
+            if let Some(way) = way {
+                runtime.block_on(way.engine.close(Duration::from_secs(5)));
             }
         }
     }
     group.finish();
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+fn median(costs: &[Cost], part: fn(&Cost) -> f64) -> f64 {
+    let mut values: Vec<f64> = costs.iter().map(part).collect();
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// Sets the ways beside each other.
 fn report(costs: &Costs) {
-    println!("\nCPU time of one round, µs (wall time, ms); ours as a part of the better of the others");
+    println!("\nCPU time of one round, µs (wall time, ms), medians; ours as a part of the better of the others");
     println!(
         "{:<8} {:>7}  {:>20} {:>20} {:>20} {:>8}",
         "", "readers", WAYS[0], WAYS[1], WAYS[2], "ours"
     );
     for (&(what, readers), ways) in costs {
-        let of = |name: &str, part: fn(&Cost) -> f64| median(ways.get(name).into_iter().flatten().map(part).collect());
+        let of = |name: &str, part| ways.get(name).map_or(f64::NAN, |costs| median(costs, part));
         let cpu = WAYS.map(|name| of(name, |cost| cost.cpu * 1e6));
         let wall = WAYS.map(|name| of(name, |cost| cost.wall * 1e3));
         print!("{:<8} {readers:>7} ", what.name());
@@ -506,7 +516,7 @@ fn main() {
         std::process::exit(101);
     }));
     let mut costs = Costs::new();
-    for what in [What::Message, What::Answer, What::Burst] {
+    for what in [What::Message, What::Stored, What::Answer, What::Burst] {
         measure(&mut criterion, &runtime, what, &mut costs);
     }
     criterion.final_summary();

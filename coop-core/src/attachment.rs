@@ -134,7 +134,7 @@ impl Attachment {
 
     /// Attaches at events level while the registry stands still.
     fn enter_at(&self, entry: &RoomEntry, enter: &mut Enter<'_>) -> Feed {
-        let live = enter.live(entry.info.id, entry.seq);
+        let live = enter.live(&entry.info, entry.seq);
         live.detach(self.id);
         live.attach(
             self.id,

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::event::GoneReason;
 use crate::id::{RoomId, Seq, TurnId, UserId};
 use crate::live::{LiveRoom, Pace, Reader, ReaderId};
-use crate::model::{TurnEnd, TurnStatus};
+use crate::model::{RoomInfo, TurnEnd, TurnStatus};
 use crate::password::Passwords;
 use crate::store::{RoomStore, UserStore};
 use crate::sync::lock;
@@ -252,7 +252,7 @@ impl Shared {
                 registry.generation
             };
             let head = self.rooms.room(room).await?.ok_or_else(Error::no_such_room)?;
-            let mailbox = self.enter(generation, |enter| self.mailbox_of(enter.active(room, head.seq)));
+            let mailbox = self.enter(generation, |enter| self.mailbox_of(enter.active(&head.info, head.seq)));
             if let Some(mailbox) = mailbox {
                 return Ok(mailbox);
             }
@@ -427,14 +427,14 @@ pub(crate) struct Enter<'a> {
 impl Enter<'_> {
     /// The room in memory, begun at this position of its log if it is not there. Whoever calls this gives it a reader
     /// or a writer before the registry moves on: nothing else lets it leave memory again.
-    pub(crate) fn live(&mut self, room: RoomId, seq: Seq) -> Arc<LiveRoom> {
+    pub(crate) fn live(&mut self, room: &RoomInfo, seq: Seq) -> Arc<LiveRoom> {
         Arc::clone(&self.active(room, seq).live)
     }
 
-    fn active(&mut self, room: RoomId, seq: Seq) -> &mut Active {
+    fn active(&mut self, room: &RoomInfo, seq: Seq) -> &mut Active {
         let (pace, tasks) = (self.shared.settings.pace, &self.shared.tasks);
-        self.registry.rooms.entry(room).or_insert_with(|| Active {
-            live: LiveRoom::new(room, seq, pace, tasks.clone()),
+        self.registry.rooms.entry(room.id).or_insert_with(|| Active {
+            live: LiveRoom::new(room.id, room.is_ai_chat, seq, pace, tasks.clone()),
             mailbox: None,
         })
     }

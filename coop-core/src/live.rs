@@ -61,6 +61,8 @@ impl Default for Pace {
 pub struct LiveRoom {
     /// The room.
     pub(crate) id: RoomId,
+    /// Whether every message may be an ask. Fixed when the room is made.
+    pub(crate) ai_chat: bool,
     /// Where the fan-out runs, so that a closing engine can wait for it.
     tasks: TaskTracker,
     /// Wakes a fan-out that waits for a later moment than has now become due.
@@ -121,7 +123,7 @@ pub(crate) enum Pull {
 }
 
 impl LiveRoom {
-    pub(crate) fn new(id: RoomId, seq: Seq, pace: Pace, tasks: TaskTracker) -> Arc<Self> {
+    pub(crate) fn new(id: RoomId, ai_chat: bool, seq: Seq, pace: Pace, tasks: TaskTracker) -> Arc<Self> {
         let state = State {
             seq,
             head: Cursor::OUTSIDE + 1,
@@ -136,6 +138,7 @@ impl LiveRoom {
         };
         Arc::new(Self {
             id,
+            ai_chat,
             tasks,
             changed: Notify::new(),
             state: Mutex::new(state),

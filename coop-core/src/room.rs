@@ -282,11 +282,6 @@ impl Room {
         let handles = self.shared.handles();
         let asks = command::asks(&draft.text, &handles, false);
         let asks_if_alone = handles.first().map(|&handle| handle.to_owned());
-        let then_start = if asks.is_empty() {
-            asks_if_alone.iter().cloned().collect()
-        } else {
-            asks.clone()
-        };
         let post = Post {
             author: self.user,
             name: self.name.clone(),
@@ -298,7 +293,7 @@ impl Room {
             asks,
             asks_if_alone,
         };
-        match self.submit(Intent::Post(post), then_start).await? {
+        match self.submit(Intent::Post(post), Vec::new()).await? {
             Outcome::Posted {
                 message,
                 turns,
@@ -390,7 +385,8 @@ impl Room {
     /// # Errors
     /// `NotFound`, `Unavailable`, `Closed`. Dropping the call means stopped or not stopped.
     pub async fn stop(&self, turn: TurnId) -> Result<()> {
-        self.check_member().await?;
+        // Also while the engine closes: what still runs may be stopped.
+        self.shared.check_member(self.id, self.user).await?;
         turn::stop(&self.shared, self.id, turn, self.user).await
     }
 
@@ -399,7 +395,7 @@ impl Room {
     /// # Errors
     /// As [`stop`](Self::stop).
     pub async fn stop_answer(&self, message: MessageId) -> Result<()> {
-        self.check_member().await?;
+        self.shared.check_member(self.id, self.user).await?;
         let turn = self.shared.rooms.turn_of_message(self.id(), message).await?;
         let turn = turn.ok_or_else(|| Error::not_found("no such turn"))?;
         turn::stop(&self.shared, self.id, turn.id, self.user).await

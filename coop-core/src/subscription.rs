@@ -112,7 +112,7 @@ impl Subscription {
             let mut state = lock(&self.mailbox.state);
             loop {
                 // First, so that nothing of a lost room is yielded after the loss.
-                if let Some(news) = state.news.pop_front() {
+                if let Some(news) = state.rest.as_mut().and_then(|rest| rest.news.pop_front()) {
                     drop(state);
                     self.learn(news);
                     break;
@@ -120,7 +120,8 @@ impl Subscription {
                 if let Some(event) = self.ready.pop_front() {
                     return Poll::Ready(Some(Ok(event)));
                 }
-                self.ready.extend(state.hints.pop_front().map(Event::Hint));
+                let hint = state.rest.as_mut().and_then(|rest| rest.hints.pop_front());
+                self.ready.extend(hint.map(Event::Hint));
                 let Some(slot) = state.rooms.take_behind() else {
                     if !self.ready.is_empty() {
                         continue;
@@ -133,9 +134,19 @@ impl Subscription {
                     return Poll::Pending;
                 };
                 // Under the mailbox's lock, so that who takes the room away waits for this.
-                let give = |event: &Event| self.ready.push_back(event.clone());
+                let mut first = None;
+                let give = |event: &Event| match first {
+                    // Most often there is one, which need not go through the queue.
+                    None if self.ready.is_empty() => first = Some(event.clone()),
+                    _ => self.ready.push_back(event.clone()),
+                };
                 match slot.feed.live().pull_events(slot.cursor, slot.level, give) {
-                    Some(to) => slot.cursor = to,
+                    Some(to) => {
+                        slot.cursor = to;
+                        if let Some(event) = first {
+                            return Poll::Ready(Some(Ok(event)));
+                        }
+                    }
                     None => {
                         let (feed, level, cursor) = (slot.feed.clone(), slot.level, slot.cursor);
                         let attachment = Arc::clone(&self.attachment);
@@ -167,7 +178,7 @@ impl Subscription {
                 // Tried again with the next call, unless that cannot help.
                 let again = |error: &Error| {
                     if error.kind() != ErrorKind::Closed {
-                        lock(&self.mailbox.state).news.push_front(News::Gained(room));
+                        lock(&self.mailbox.state).rest().news.push_front(News::Gained(room));
                     }
                 };
                 if let Some(entered) = entered.inspect_err(again)? {
@@ -272,17 +283,24 @@ fn advance(position: &mut Position, event: &Event) {
 }
 
 /// What the rooms leave for the subscriber, under one lock. A message to a thousand readers touches a thousand of
-/// these, each cold: nothing in the way of an offer lies elsewhere.
+/// these, each cold, so what an offer needs lies close together and nowhere else.
 struct Mailbox {
     state: Mutex<State>,
 }
 
 struct State {
     rooms: Rooms,
-    hints: VecDeque<Hint>,
-    news: VecDeque<News>,
     /// The subscriber, while it waits for any of this. Whoever brings the first thing takes it.
     waiting: Option<Waker>,
+    /// There is some from the first hint or news on.
+    rest: Option<Box<Rest>>,
+}
+
+/// What comes less often.
+#[derive(Default)]
+struct Rest {
+    hints: VecDeque<Hint>,
+    news: VecDeque<News>,
 }
 
 /// The rooms that are read.
@@ -313,13 +331,11 @@ enum News {
 
 impl Mailbox {
     fn of(rooms: Rooms) -> Self {
-        let (hints, news) = (VecDeque::new(), VecDeque::new());
         Self {
             state: Mutex::new(State {
                 rooms,
-                hints,
-                news,
                 waiting: None,
+                rest: None,
             }),
         }
     }
@@ -348,19 +364,16 @@ impl Mailbox {
     /// Keeps at most one loss and one gain for each room, so that news are bounded by the number of rooms.
     fn tell(&self, news: News) {
         self.leave(|state| {
-            match news {
-                News::Gone(room, ..) => {
-                    state.lose(room);
-                    state
-                        .news
-                        .retain(|other| !matches!(other, News::Gone(same, ..) | News::Gained(same) if *same == room));
-                }
-                News::Gained(room) => state
-                    .news
-                    .retain(|other| !matches!(other, News::Gained(same) if *same == room)),
-                News::Closed => {}
+            if let News::Gone(room, ..) = news {
+                state.lose(room);
             }
-            state.news.push_back(news);
+            let others = &mut state.rest().news;
+            others.retain(|other| match (&news, other) {
+                (News::Gone(room, ..), News::Gone(same, ..) | News::Gained(same)) => room != same,
+                (News::Gained(room), News::Gained(same)) => room != same,
+                _ => true,
+            });
+            others.push_back(news);
             true
         });
     }
@@ -369,7 +382,13 @@ impl Mailbox {
 impl State {
     fn lose(&mut self, room: RoomId) {
         self.rooms.lose(room);
-        self.hints.retain(|hint| hint.room != room);
+        if let Some(rest) = &mut self.rest {
+            rest.hints.retain(|hint| hint.room != room);
+        }
+    }
+
+    fn rest(&mut self) -> &mut Rest {
+        self.rest.get_or_insert_default()
     }
 
     fn wait(&mut self, waker: &Waker) {
@@ -456,10 +475,11 @@ impl Reader for Mailbox {
             if !state.rooms.has(hint.room) {
                 return false;
             }
-            if state.hints.len() >= HINTS {
-                state.hints.pop_front();
+            let hints = &mut state.rest().hints;
+            if hints.len() >= HINTS {
+                hints.pop_front();
             }
-            state.hints.push_back(hint.clone());
+            hints.push_back(hint.clone());
             true
         });
     }

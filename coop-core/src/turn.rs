@@ -407,7 +407,6 @@ impl TurnHandle {
     /// # Errors
     /// `NotFound` if the asker is no longer a member; `Unavailable` if the store does not answer; `Closed`.
     pub async fn stop(&self) -> Result<()> {
-        self.shared.check_open()?;
         self.shared.check_member(self.room, self.user).await?;
         stop(&self.shared, self.room, self.turn, self.user).await
     }

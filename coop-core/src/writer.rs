@@ -205,7 +205,16 @@ impl Writer {
                 intent,
                 then_start,
                 reply,
-            } => batch.push((Waiting { intent, reply }, then_start)),
+            } => {
+                let (mut intent, mut then_start) = (intent, then_start);
+                if let Intent::Post(post) = &mut intent {
+                    // Most messages ask nobody, and their commit need not look at turns.
+                    post.asks_if_alone
+                        .take_if(|_| !self.live.ai_chat || !post.asks.is_empty());
+                    then_start.extend(post.asks.iter().chain(&post.asks_if_alone).cloned());
+                }
+                batch.push((Waiting { intent, reply }, then_start));
+            }
             Mail::Read { user, seq } => {
                 let mark = self.marks.entry(user).or_default();
                 *mark = (*mark).max(seq);

@@ -22,7 +22,7 @@ impl Reader for Counting {
 }
 
 fn room() -> Arc<LiveRoom> {
-    LiveRoom::new(ROOM, Seq(0), Pace::default(), TaskTracker::new())
+    LiveRoom::new(ROOM, false, Seq(0), Pace::default(), TaskTracker::new())
 }
 
 fn message(seq: Seq, text: &str) -> Arc<Message> {
