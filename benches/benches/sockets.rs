@@ -123,10 +123,11 @@ async fn measure(
     let arrived: Arc<Vec<AtomicUsize>> = Arc::new((0..messages).map(|_| AtomicUsize::new(0)).collect());
     let window = Arc::new(Semaphore::new(in_flight));
     let mut tasks = JoinSet::new();
-    let mut first = None;
+    // All are kept: dropping one would close its direction.
+    let mut writings = Vec::new();
     for client in clients {
         let (reading, writing) = client.into_split();
-        first.get_or_insert(writing).writable().await?;
+        writings.push(writing);
         let (arrived, window) = (Arc::clone(&arrived), Arc::clone(&window));
         tasks.spawn(read_all(reading, messages, move |number| {
             if arrived[number].fetch_add(1, Ordering::AcqRel) + 1 == members {
@@ -134,7 +135,7 @@ async fn measure(
             }
         }));
     }
-    let mut writing = first.ok_or("no clients")?;
+    let writing = writings.first_mut().ok_or("no clients")?;
     let before = server.cpu()?;
     for number in 0..messages {
         tokio::time::timeout(PATIENCE, window.acquire()).await??.forget();
