@@ -286,6 +286,7 @@ impl Ours {
         let folder = tempfile::tempdir()?;
         let port_file = folder.path().join("port");
         let child = Command::new(binary()?)
+            .stdout(std::process::Stdio::null())
             .args(["--listen", "127.0.0.1:0", "--log", "error", "--port-file"])
             .arg(&port_file)
             .arg("--database")
