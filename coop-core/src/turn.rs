@@ -122,7 +122,7 @@ impl Answer<'_> {
         let mut checkpoints = interval_at(Instant::now() + every, every);
         checkpoints.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut kept = 0;
-        let mut keeping: Option<JoinHandle<()>> = None;
+        let mut keeping: Option<JoinHandle<Option<usize>>> = None;
         loop {
             tokio::select! {
                 biased;
@@ -138,10 +138,11 @@ impl Answer<'_> {
                     ),
                 },
                 _ = checkpoints.tick() => {
-                    let length = self.tape.len();
-                    let at_work = keeping.as_ref().is_some_and(|keeping| !keeping.is_finished());
-                    if length > kept && !at_work && !removed(Mutant::Checkpoint) {
-                        kept = length;
+                    if let Some(asked) = keeping.take_if(|asked| asked.is_finished()) {
+                        // What was refused counts as not kept, and is handed over again though nothing was added.
+                        kept = asked.await.ok().flatten().unwrap_or(kept);
+                    }
+                    if self.tape.len() > kept && keeping.is_none() && !removed(Mutant::Checkpoint) {
                         keeping = Some(self.keep());
                     }
                 }
@@ -149,17 +150,14 @@ impl Answer<'_> {
         }
     }
 
-    /// Hands a checkpoint to the writer, without waiting for it.
-    fn keep(&self) -> JoinHandle<()> {
-        let (shared, room) = (Arc::clone(self.shared), self.live.id);
-        let intent = Intent::Checkpoint {
-            turn: self.turn,
-            text: self.tape.text(),
-        };
-        self.shared.tasks.spawn(async move {
-            // One that fails is made good by the next, or by the end.
-            let _ = submit(&shared, room, intent, Vec::new()).await;
-        })
+    /// Hands a checkpoint to the writer, without waiting for it. Its result is how many bytes are kept, if they are.
+    fn keep(&self) -> JoinHandle<Option<usize>> {
+        let (shared, room, text) = (Arc::clone(self.shared), self.live.id, self.tape.text());
+        let length = text.len();
+        let intent = Intent::Checkpoint { turn: self.turn, text };
+        self.shared
+            .tasks
+            .spawn(async move { submit(&shared, room, intent, Vec::new()).await.ok().map(|_| length) })
     }
 
     /// Reads what the bot will read.

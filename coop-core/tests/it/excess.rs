@@ -1,92 +1,15 @@
 //! What goes wrong beneath an engine or is asked of it in excess costs what it must and nothing else.
 
+use crate::faults::FaultyStore;
 use coop_core::error::ErrorKind;
-use coop_core::model::{Member, Message, Page, Range, RoomEntry, RoomInfo, Snapshot, TurnInfo, TurnStatus};
+use coop_core::model::TurnStatus;
+use coop_core::store::RoomStore;
 use coop_core::store::memory::MemoryStore;
-use coop_core::store::{Batch, Committed, NewRoom, RoomHead, RoomStore};
-use coop_core::{
-    Bot, BotError, BotProfile, Engine, Event, Finish, MessageId, ReplyWriter, Result, RoomId, Seq, Turn, TurnId, UserId,
-};
-use std::sync::{Arc, Mutex};
+use coop_core::{Bot, BotError, BotProfile, Engine, Finish, ReplyWriter, Turn};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 const LONG: Duration = Duration::from_secs(60);
-
-/// What happens to the next commit.
-#[derive(Clone, Copy)]
-enum Fate {
-    /// It is carried out, and the caller is told that it may not have been.
-    Doubt,
-    Panic,
-}
-
-/// A store with one misfortune ahead.
-#[derive(Clone, Default)]
-struct Unlucky {
-    disk: MemoryStore,
-    next: Arc<Mutex<Option<Fate>>>,
-}
-
-impl Unlucky {
-    fn expect(&self, fate: Fate) {
-        *self.next.lock().unwrap() = Some(fate);
-    }
-}
-
-#[coop_core::async_trait]
-impl RoomStore for Unlucky {
-    async fn commit(&self, batch: Batch) -> Result<Committed> {
-        let fate = self.next.lock().unwrap().take();
-        match fate {
-            None => self.disk.commit(batch).await,
-            Some(Fate::Panic) => panic!("a store of somebody's own"),
-            Some(Fate::Doubt) => {
-                self.disk.commit(batch).await?;
-                Err(coop_core::Error::unavailable("in doubt"))
-            }
-        }
-    }
-    async fn create_room(&self, new: NewRoom) -> Result<(RoomInfo, Vec<Arc<Event>>)> {
-        self.disk.create_room(new).await
-    }
-    async fn room(&self, room: RoomId) -> Result<Option<RoomHead>> {
-        self.disk.room(room).await
-    }
-    async fn member(&self, room: RoomId, user: UserId) -> Result<Option<Member>> {
-        self.disk.member(room, user).await
-    }
-    async fn members(&self, room: RoomId) -> Result<Vec<Member>> {
-        self.disk.members(room).await
-    }
-    async fn rooms_of(&self, user: UserId, only: Option<RoomId>) -> Result<Vec<RoomEntry>> {
-        self.disk.rooms_of(user, only).await
-    }
-    async fn events(&self, room: RoomId, after: Seq, limit: u32) -> Result<Vec<Arc<Event>>> {
-        self.disk.events(room, after, limit).await
-    }
-    async fn history(&self, room: RoomId, range: Range, limit: u32) -> Result<Page> {
-        self.disk.history(room, range, limit).await
-    }
-    async fn snapshot(&self, room: RoomId, limit: u32) -> Result<Option<Snapshot>> {
-        self.disk.snapshot(room, limit).await
-    }
-    async fn message(&self, room: RoomId, message: MessageId) -> Result<Option<Arc<Message>>> {
-        self.disk.message(room, message).await
-    }
-    async fn turn(&self, room: RoomId, turn: TurnId) -> Result<Option<TurnInfo>> {
-        self.disk.turn(room, turn).await
-    }
-    async fn turn_of_message(&self, room: RoomId, message: MessageId) -> Result<Option<TurnInfo>> {
-        self.disk.turn_of_message(room, message).await
-    }
-    async fn open_turns(&self) -> Result<Vec<TurnInfo>> {
-        self.disk.open_turns().await
-    }
-    async fn close(&self) {
-        RoomStore::close(&self.disk).await;
-    }
-}
 
 /// A bot that answers at once and whose limits are as wide as they can be.
 struct Boundless;
@@ -108,15 +31,15 @@ impl Bot for Boundless {
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_of_a_start_in_doubt_lets_the_next_turn_begin() {
-    let store = Unlucky::default();
-    let engine = Engine::builder_with(store.clone(), store.disk.clone())
+    let store = FaultyStore::default();
+    let engine = Engine::builder(store.clone())
         .bot_fn("echo", |_, _| async { Ok(Finish::stop()) })
         .build()
         .await
         .unwrap();
     let alice = engine.create_user("alice").await.unwrap();
     let room = alice.create_room("lab").await.unwrap();
-    store.expect(Fate::Doubt);
+    store.set(|faults| faults.doubt = 1);
     let (one, two) = tokio::join!(room.send("/echo one"), room.send("/echo two"));
     assert_eq!(one.unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(two.unwrap_err().kind(), ErrorKind::Unavailable);
@@ -135,15 +58,15 @@ async fn a_stop_of_a_start_in_doubt_lets_the_next_turn_begin() {
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_in_a_store_costs_one_commit() {
-    let store = Unlucky::default();
-    let engine = Engine::builder_with(store.clone(), store.disk.clone())
+    let store = FaultyStore::default();
+    let engine = Engine::builder(store.clone())
         .bot_fn("echo", |_, _| async { Ok(Finish::stop()) })
         .build()
         .await
         .unwrap();
     let alice = engine.create_user("alice").await.unwrap();
     let room = alice.create_room("lab").await.unwrap();
-    store.expect(Fate::Panic);
+    store.set(|faults| faults.panic = 1);
     let lost = room.send("lost").await.unwrap_err();
     assert_eq!(lost.kind(), ErrorKind::Unavailable, "the engine is not closed");
     let sent = room.send("/echo and on").await.unwrap();
@@ -189,5 +112,37 @@ async fn a_room_that_rests_early_still_keeps_read_marks() {
     room.mark_read(sent.message.seq).await.unwrap();
     sleep(Duration::from_secs(1)).await;
     assert_eq!(room.entry().await.unwrap().unread, 0);
+    engine.close(LONG).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_was_refused_is_made_again_while_the_bot_pauses() {
+    let store = FaultyStore::default();
+    let engine = Engine::builder(store.clone())
+        .bot_fn("pensive", |_, out| async move {
+            out.push("a thought").await?;
+            sleep(LONG).await;
+            Ok(Finish::stop())
+        })
+        .build()
+        .await
+        .unwrap();
+    let alice = engine.create_user("alice").await.unwrap();
+    let room = alice.create_room("lab").await.unwrap();
+    let turn = room.send("/pensive and?").await.unwrap().turn.unwrap();
+    store.set(|faults| faults.refuse = 1);
+    sleep(Duration::from_millis(1_100)).await;
+    let answer = store
+        .turn(room.id(), turn.id())
+        .await
+        .unwrap()
+        .unwrap()
+        .message
+        .unwrap();
+    let kept = store.message(room.id(), answer).await.unwrap().unwrap();
+    assert_eq!(
+        kept.text, "a thought",
+        "what is older than a second would be lost by a crash now"
+    );
     engine.close(LONG).await;
 }
