@@ -42,7 +42,7 @@ pub fn run(seed: u64) -> Result<(), String> {
     schedule(seed, weather).map_err(|broken| {
         format!(
             "{broken}\n  in {weather:?}; again with: COOP_SIM_SEED={seed} cargo test -p coop-core --features testing \
-             --test it simulation"
+             --test it schedules_hold"
         )
     })
 }

@@ -1,4 +1,4 @@
-//! A store that does what stores should not: it refuses, takes its time, or never answers. It keeps everything in
+//! A store that does what stores should not: it refuses, panics, takes its time, or never answers. It keeps everything in
 //! memory all the same.
 
 use async_trait::async_trait;
@@ -31,6 +31,8 @@ pub(crate) struct Faults {
     pub(crate) refuse: u32,
     /// So many commits are carried out and reported as failed.
     pub(crate) doubt: u32,
+    /// So many commits panic.
+    pub(crate) panic: u32,
     /// So many reads of a log are refused.
     pub(crate) unreadable: u32,
 }
@@ -61,6 +63,7 @@ impl RoomStore for FaultyStore {
         if self.ask(|faults| faults.hang.contains(&batch.room)) {
             return std::future::pending().await;
         }
+        assert!(!self.ask(|faults| take(&mut faults.panic)), "a store of somebody's own");
         if self.ask(|faults| take(&mut faults.refuse)) {
             return Err(refused());
         }

@@ -9,7 +9,6 @@ mod governing;
 mod isolation;
 mod layers;
 mod readers;
-mod removed;
 mod residence;
 mod rooms;
 mod scene;
