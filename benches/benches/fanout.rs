@@ -237,7 +237,7 @@ impl Log {
     }
 
     fn ended(&self) -> Arc<Event> {
-        let end = TurnEnd::new(TurnStatus::Done);
+        let end = Box::new(TurnEnd::new(TurnStatus::Done));
         Arc::new(Event::TurnEnded {
             room: RoomId(1),
             seq: self.next(),

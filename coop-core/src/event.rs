@@ -86,7 +86,7 @@ pub enum Event {
         message: Option<MessageId>,
         text: Arc<str>,
         #[serde(flatten)]
-        end: TurnEnd,
+        end: Box<TurnEnd>,
     },
     /// A piece of an answer: the bytes from `offset` to `end`. Where a reader holds exactly `offset` bytes it appends.
     Delta {

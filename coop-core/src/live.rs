@@ -204,7 +204,26 @@ impl LiveRoom {
             }
             state.push(Arc::clone(event), None);
         }
-        self.kick(&mut state);
+        if events
+            .iter()
+            .any(|event| matches!(**event, Event::MessageDeleted { .. }))
+        {
+            let woken = state.groups.iter().filter(|group| group.encoder.is_none());
+            let woken: Vec<_> = woken.map(|group| Arc::clone(&group.readers)).collect();
+            drop(state);
+            // What they were handed and have not looked at is as it was: they take it from the queue instead.
+            for registered in woken.iter().flat_map(|readers| readers.iter()) {
+                registered.reader.behind(self.id);
+            }
+            state = lock(&self.state);
+        }
+        if !state.running && !state.groups.is_empty() && state.groups.iter().all(|group| group.encoder.is_none()) {
+            state.running = true;
+            drop(state);
+            self.deliver_here();
+        } else {
+            self.kick(&mut state);
+        }
     }
 
     /// The tape of an answer being written, if its turn has started here and not ended.

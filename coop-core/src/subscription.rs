@@ -122,7 +122,7 @@ impl Subscription {
                 }
                 let hint = state.rest.as_mut().and_then(|rest| rest.hints.pop_front());
                 self.ready.extend(hint.map(Event::Hint));
-                let Some(slot) = state.rooms.take_behind() else {
+                let Some((slot, due)) = state.rooms.take_due() else {
                     if !self.ready.is_empty() {
                         continue;
                     }
@@ -135,12 +135,19 @@ impl Subscription {
                 };
                 // Under the mailbox's lock, so that who takes the room away waits for this.
                 let mut first = None;
-                let give = |event: &Event| match first {
+                let mut give = |event: &Event| match first {
                     // Most often there is one, which need not go through the queue.
                     None if self.ready.is_empty() => first = Some(event.clone()),
                     _ => self.ready.push_back(event.clone()),
                 };
-                match slot.feed.live().pull_events(slot.cursor, slot.level, give) {
+                let to = match due {
+                    Due::Events { events, .. } => {
+                        events.iter().for_each(|event| give(event));
+                        Some(slot.cursor)
+                    }
+                    _ => slot.feed.live().pull_events(slot.cursor, slot.level, give),
+                };
+                match to {
                     Some(to) => {
                         slot.cursor = to;
                         if let Some(event) = first {
@@ -223,6 +230,10 @@ impl Subscription {
         let kept = slot.is_some() || removed(Mutant::GoneAfterLoad);
         if let Some(slot) = slot {
             slot.cursor = pulled.to;
+            if !matches!(slot.due, Due::Nothing) {
+                // An offer that was taken meanwhile does not follow what was loaded.
+                slot.due = Due::Pull;
+            }
             let current = self.attachment.is_current(&slot.feed, slot.level, slot.cursor);
             drop(state);
             if !current {
@@ -310,17 +321,29 @@ enum Rooms {
     /// By one of all rooms.
     Many {
         slots: BTreeMap<RoomId, Slot>,
-        /// Those that are behind, in turn: a busy one does not keep the others waiting.
-        behind: VecDeque<RoomId>,
+        /// Those with something for the subscriber, in turn: a busy one does not keep the others waiting.
+        due: VecDeque<RoomId>,
     },
 }
 
 struct Slot {
     feed: Feed,
     level: Level,
+    /// Where it stands once it has what is due.
     cursor: Cursor,
-    /// There is something to pull.
-    behind: bool,
+    due: Due,
+}
+
+/// What a room has for the subscriber.
+#[derive(Default)]
+enum Due {
+    #[default]
+    Nothing,
+    /// These, which begin at a cursor. Only ever one offer: what a subscriber that does not come keeps in memory beside
+    /// the room's queue would otherwise grow with what it misses.
+    Events { from: Cursor, events: Arc<[Arc<Event>]> },
+    /// It must look into the room.
+    Pull,
 }
 
 enum News {
@@ -345,7 +368,7 @@ impl Mailbox {
             feed,
             level,
             cursor,
-            behind: false,
+            due: Due::Nothing,
         };
         lock(&self.state).rooms.add(slot);
     }
@@ -403,7 +426,7 @@ impl Default for Rooms {
     fn default() -> Self {
         Self::Many {
             slots: BTreeMap::new(),
-            behind: VecDeque::new(),
+            due: VecDeque::new(),
         }
     }
 }
@@ -430,44 +453,75 @@ impl Rooms {
     fn lose(&mut self, room: RoomId) {
         match self {
             Self::One(slot) => drop(slot.take_if(|slot| slot.feed.room() == room)),
-            Self::Many { slots, behind } => {
+            Self::Many { slots, due } => {
                 slots.remove(&room);
-                behind.retain(|other| *other != room);
+                due.retain(|other| *other != room);
             }
         }
     }
 
-    /// Notes that there is something to pull; false if that is known, or the room is not read.
+    /// Takes an offer, or notes that there is something to pull; false if that is not news to the subscriber, or the room
+    /// is not read.
+    fn offer(&mut self, offer: &Offer<'_>) -> bool {
+        let Some(slot) = self.get(offer.room) else { return false };
+        match (&slot.due, offer.events) {
+            (Due::Nothing, Some(events)) if offer.fits(slot.level, slot.cursor) => {
+                slot.cursor = offer.to;
+                slot.due = Due::Events {
+                    from: offer.from,
+                    events: Arc::clone(events),
+                };
+                self.list(offer.room);
+                true
+            }
+            _ => self.set_behind(offer.room),
+        }
+    }
+
+    /// Notes that there is something to pull; false if the subscriber knows that there is something, or the room is not
+    /// read.
     fn set_behind(&mut self, room: RoomId) -> bool {
-        let Some(slot) = self.get(room) else { return false };
-        if std::mem::replace(&mut slot.behind, true) {
+        let Some(slot) = self.get(room).filter(|_| !removed(Mutant::BehindAfterRefusal)) else {
             return false;
-        }
-        if let Self::Many { behind, .. } = self {
-            behind.push_back(room);
-        }
-        true
-    }
-
-    /// Forgets that there is anything to pull.
-    fn give_up(&mut self) {
-        while self.take_behind().is_some() {}
-    }
-
-    /// A room with something to pull, which is taken for done.
-    fn take_behind(&mut self) -> Option<&mut Slot> {
-        let slot = match self {
-            Self::One(slot) => slot.as_mut().filter(|slot| slot.behind)?,
-            Self::Many { slots, behind } => slots.get_mut(&behind.pop_front()?)?,
         };
-        slot.behind = false;
-        Some(slot)
+        match std::mem::replace(&mut slot.due, Due::Pull) {
+            Due::Nothing => {
+                self.list(room);
+                true
+            }
+            Due::Events { from, .. } => {
+                slot.cursor = from;
+                false
+            }
+            Due::Pull => false,
+        }
+    }
+
+    fn list(&mut self, room: RoomId) {
+        if let Self::Many { due, .. } = self {
+            due.push_back(room);
+        }
+    }
+
+    /// Forgets that there is anything to take.
+    fn give_up(&mut self) {
+        while self.take_due().is_some() {}
+    }
+
+    /// A room with something to take, which is taken for done.
+    fn take_due(&mut self) -> Option<(&mut Slot, Due)> {
+        let slot = match self {
+            Self::One(slot) => slot.as_mut().filter(|slot| !matches!(slot.due, Due::Nothing))?,
+            Self::Many { slots, due } => slots.get_mut(&due.pop_front()?)?,
+        };
+        let due = std::mem::take(&mut slot.due);
+        Some((slot, due))
     }
 }
 
 impl Reader for Mailbox {
     fn offer(&self, offer: &Offer<'_>) {
-        self.behind(offer.room);
+        self.leave(|state| state.rooms.offer(offer));
     }
 
     fn hint(&self, hint: &Hint, _frames: &Frames) {
@@ -485,9 +539,7 @@ impl Reader for Mailbox {
     }
 
     fn behind(&self, room: RoomId) {
-        if !removed(Mutant::BehindAfterRefusal) {
-            self.leave(|state| state.rooms.set_behind(room));
-        }
+        self.leave(|state| state.rooms.set_behind(room));
     }
 
     fn gone(&self, room: RoomId, reason: GoneReason, by: Option<UserId>) {

@@ -15,10 +15,11 @@ use crate::mutant::{Mutant, removed};
 use crate::store::{Batch, Committed, Intent, Outcome};
 use crate::turn;
 use std::collections::BTreeMap;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 /// How many mails wait in a mailbox before senders wait to put theirs in.
 pub(crate) const MAILBOX: usize = 256;
@@ -58,18 +59,27 @@ pub(crate) async fn submit(
     intent: Intent,
     then_start: Vec<String>,
 ) -> Result<Outcome> {
-    let deadline = Instant::now() + shared.settings.patience;
-    let (reply, answer) = oneshot::channel();
-    let mail = Mail::Intent {
-        intent,
-        then_start,
-        reply,
+    let mut put_in = false;
+    let submitted = async {
+        let (reply, answer) = oneshot::channel();
+        let mail = Mail::Intent {
+            intent,
+            then_start,
+            reply,
+        };
+        put(shared, room, mail).await?;
+        put_in = true;
+        answer.await.map_err(|_| lost(shared))?
     };
-    put(shared, room, mail, deadline).await?;
-    timeout_at(deadline, answer)
-        .await
-        .map_err(|_| Error::unavailable("the store does not answer; it is not certain whether this was done"))?
-        .map_err(|_| lost(shared))?
+    let deadline = Instant::now() + shared.settings.patience;
+    let answered = timeout_at(deadline, submitted).await;
+    answered.unwrap_or_else(|_| {
+        Err(if put_in {
+            Error::unavailable("the store does not answer; it is not certain whether this was done")
+        } else {
+            Error::unavailable("the room does not answer")
+        })
+    })
 }
 
 /// What a sender is told whose writer is gone: it was told to end, or it panicked with the mail in its hands.
@@ -87,17 +97,14 @@ fn lost(shared: &Shared) -> Error {
 /// `NotFound` if there is no such room, `Unavailable`, `Closed`.
 pub(crate) async fn mark_read(shared: &Arc<Shared>, room: RoomId, user: UserId, seq: Seq) -> Result<()> {
     let deadline = Instant::now() + shared.settings.patience;
-    put(shared, room, Mail::Read { user, seq }, deadline).await
-}
-
-async fn put(shared: &Arc<Shared>, room: RoomId, mail: Mail, deadline: Instant) -> Result<()> {
-    let sent = async {
-        let mailbox = shared.mailbox(room).await?;
-        mailbox.send(mail).await.map_err(|_| lost(shared))
-    };
-    timeout_at(deadline, sent)
+    timeout_at(deadline, put(shared, room, Mail::Read { user, seq }))
         .await
         .map_err(|_| Error::unavailable("the room does not answer"))?
+}
+
+async fn put(shared: &Arc<Shared>, room: RoomId, mail: Mail) -> Result<()> {
+    let mailbox = shared.mailbox(room).await?;
+    mailbox.send(mail).await.map_err(|_| lost(shared))
 }
 
 /// The writer's task.
@@ -109,9 +116,12 @@ pub(crate) async fn run(shared: Arc<Shared>, live: Arc<LiveRoom>, mut mails: mps
         marks_due: None,
         reload: None,
         busy: 0,
+        worked: Instant::now(),
     };
-    while let Some(first) = writer.next(&mut mails).await {
-        match first {
+    let mut rest = pin!(sleep_until(writer.worked + writer.shared.settings.idle));
+    while let Some(next) = writer.next(&mut mails, rest.as_mut()).await {
+        writer.worked = Instant::now();
+        match next {
             Next::Mail(mail) => {
                 let batch = writer.gather(mail, &mut mails).await;
                 writer.commit(batch).await;
@@ -142,6 +152,8 @@ struct Writer {
     reload: Option<(Instant, Duration)>,
     /// How many intents the last commit had. More than one: others are at work here, and theirs are worth waiting for.
     busy: usize,
+    /// When there was last something to do.
+    worked: Instant,
 }
 
 struct Waiting {
@@ -150,10 +162,11 @@ struct Waiting {
 }
 
 impl Writer {
-    /// What comes next; `None` when the writer has retired.
-    async fn next(&mut self, mails: &mut mpsc::Receiver<Mail>) -> Option<Next> {
+    /// What comes next; `None` when the writer has retired. `rest` ends when it may have been idle for long enough: it is
+    /// not set anew for each mail, which costs more than looking at the end.
+    async fn next(&mut self, mails: &mut mpsc::Receiver<Mail>, mut rest: Pin<&mut Sleep>) -> Option<Next> {
         loop {
-            let idle = Instant::now() + self.shared.settings.idle;
+            let idle = self.worked + self.shared.settings.idle;
             let marks = self.marks_due.unwrap_or(idle);
             let reload = self.reload.map_or(idle, |(at, _)| at);
             let flushing = self.shared.flushing.is_cancelled();
@@ -163,10 +176,14 @@ impl Writer {
                 () = self.shared.flushing.cancelled(), if !flushing => {}
                 () = sleep_until(reload), if self.reload.is_some() => return Some(Next::Reload),
                 () = sleep_until(marks), if self.marks_due.is_some() => return Some(Next::Marks),
-                () = sleep_until(idle), if !flushing && self.marks.is_empty() && self.reload.is_none() => {
-                    if self.shared.retire(&self.live, mails) {
-                        return None;
+                () = rest.as_mut(), if !flushing && self.marks.is_empty() && self.reload.is_none() => {
+                    if Instant::now() >= idle {
+                        if self.shared.retire(&self.live, mails) {
+                            return None;
+                        }
+                        self.worked = Instant::now();
                     }
+                    rest.as_mut().reset(self.worked + self.shared.settings.idle);
                 }
                 () = std::future::ready(()), if flushing => {
                     if !self.marks.is_empty() && self.reload.is_none() {
@@ -406,7 +423,7 @@ impl Writer {
                 Event::TurnEnded { turn, end, .. } => {
                     // Ended from elsewhere (its answer was deleted): the bot must not go on.
                     if let Some(running) = self.shared.running(*turn) {
-                        running.cancel(end.clone());
+                        running.cancel(TurnEnd::clone(end));
                     }
                     self.shared.tell_end(*turn);
                 }

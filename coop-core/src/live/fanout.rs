@@ -1,9 +1,13 @@
 //! Delivers what a live room has to its readers, in a task of its own that lives only while there is something to
 //! deliver, so that the room's writer never waits for sockets and a quiet room costs no task.
+//!
+//! Where all readers are in this process and few, the writer wakes them [itself](LiveRoom::deliver_here): a task for
+//! that would cost more than it does.
 
 use super::{Cursor, Encoder, Entry, Frames, Group, Level, LiveRoom, Offer, Pace, ReaderId, Registered, State};
-use crate::event::Hint;
+use crate::event::{Event, Hint};
 use crate::sync::lock;
+use futures::FutureExt;
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -35,6 +39,12 @@ enum What {
         to: Cursor,
         entries: Vec<Entry>,
     },
+    /// The same for readers in this process.
+    Events {
+        from: Cursor,
+        to: Cursor,
+        events: Arc<[Arc<Event>]>,
+    },
     /// The queue has moved on past what was to be offered: readers turn to the store.
     Lost,
     /// Hints, and whom each leaves out.
@@ -54,10 +64,15 @@ impl Drop for Alive<'_> {
 
 /// The fan-out task.
 pub(super) async fn run(room: Arc<LiveRoom>) {
+    let step = room.step(Instant::now());
+    go_on(room, step).await;
+}
+
+async fn go_on(room: Arc<LiveRoom>, mut step: Step) {
     let _alive = Alive(&room);
     let mut frames = Frames::default();
     loop {
-        match room.step(Instant::now()) {
+        match step {
             Step::Idle => return,
             Step::Wait(until) => {
                 tokio::select! {
@@ -72,10 +87,32 @@ pub(super) async fn run(room: Arc<LiveRoom>) {
                 }
             }
         }
+        step = room.step(Instant::now());
     }
 }
 
 impl LiveRoom {
+    /// Delivers what is due, and leaves it to a task if there is more than a few readers to wake. Whoever calls this has
+    /// marked the fan-out as running.
+    pub(super) fn deliver_here(self: &Arc<Self>) {
+        let alive = Alive(self);
+        let mut step = self.step(Instant::now());
+        if let Step::Deliver(deliveries) = &mut step
+            && deliveries.iter().all(Delivery::is_small)
+        {
+            let mut frames = Frames::default();
+            for delivery in deliveries.drain(..) {
+                // It never waits, being small.
+                let _ = delivery.carry_out(self, &mut frames).now_or_never();
+            }
+            step = self.step(Instant::now());
+        }
+        drop(alive);
+        if !matches!(step, Step::Idle) {
+            self.tasks.spawn(go_on(Arc::clone(self), step));
+        }
+    }
+
     /// Decides, under the room's lock, what is due at `now` and marks it as offered.
     fn step(&self, now: Instant) -> Step {
         let mut state = lock(&self.state);
@@ -133,19 +170,19 @@ impl State {
         };
         let what = if lost {
             What::Lost
-        } else if group.encoder.is_none() {
-            // Readers in this process pull for themselves.
-            What::Entries {
-                from,
-                to,
-                entries: Vec::new(),
-            }
         } else {
-            let entries = match group.level {
-                Level::Full => self.queue.iter().skip((from.pos - base) as usize).cloned().collect(),
-                Level::Events => self.events(from.seq, to.pos),
+            let first = match group.level {
+                Level::Full => (from.pos - base) as usize,
+                Level::Events => self.first_after(from.seq),
             };
-            What::Entries { from, to, entries }
+            let entries = self.needed(first, to.pos, from.seq, group.level);
+            if group.encoder.is_none() {
+                let events = entries.map(|entry| Arc::clone(&entry.event)).collect();
+                What::Events { from, to, events }
+            } else {
+                let entries = entries.cloned().collect();
+                What::Entries { from, to, entries }
+            }
         };
         let group = &mut self.groups[index];
         group.offered = to;
@@ -183,6 +220,11 @@ impl Group {
 }
 
 impl Delivery {
+    /// Whether it takes little enough time to be carried out without a pause, and by anybody.
+    fn is_small(&self) -> bool {
+        self.encoder.is_none() && self.readers.len() <= YIELD_EVERY
+    }
+
     async fn carry_out(self, room: &LiveRoom, frames: &mut Frames) {
         match self.what {
             What::Entries { from, to, entries } => {
@@ -196,6 +238,19 @@ impl Delivery {
                     from,
                     to,
                     frames,
+                    events: None,
+                };
+                each(&self.readers, |registered| registered.reader.offer(&offer)).await;
+            }
+            What::Events { from, to, events } => {
+                frames.clear();
+                let offer = Offer {
+                    room: room.id,
+                    level: self.level,
+                    from,
+                    to,
+                    frames,
+                    events: Some(&events),
                 };
                 each(&self.readers, |registered| registered.reader.offer(&offer)).await;
             }

@@ -177,6 +177,8 @@ pub struct Offer<'a> {
     /// The bytes; empty if the entries mean nothing to these readers, who then only move on. Always empty for readers
     /// without an encoder.
     pub frames: &'a Frames,
+    /// For readers without an encoder: the events themselves, so that they need not look into the room for them.
+    pub(crate) events: Option<&'a Arc<[Arc<Event>]>>,
 }
 
 impl Offer<'_> {

@@ -31,7 +31,7 @@ fn begun(events: &[Event]) -> MessageId {
 /// The ends among these events: which turn, how, with what text.
 fn ends(events: &[Event]) -> Vec<(TurnId, TurnEnd, String)> {
     let end = |event: &Event| match event {
-        Event::TurnEnded { turn, end, text, .. } => Some((*turn, end.clone(), text.to_string())),
+        Event::TurnEnded { turn, end, text, .. } => Some((*turn, TurnEnd::clone(end), text.to_string())),
         _ => None,
     };
     events.iter().filter_map(end).collect()

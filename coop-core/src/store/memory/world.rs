@@ -171,7 +171,9 @@ impl Room {
         }
         self.members
             .extend(plan.members.into_iter().map(|row| (row.member.user, row)));
-        self.members.retain(|user, _| !plan.removed.contains(user));
+        for user in &plan.removed {
+            self.members.remove(user);
+        }
         self.turns.extend(plan.turns.into_iter().map(|row| (row.info.id, row)));
         self.events.extend(plan.events);
         plan.committed

@@ -277,7 +277,7 @@ impl EventRow {
                 bot,
                 message: self.message,
                 text: message.map_or("", |message| &message.text).into(),
-                end: self.given(turn.end.clone())?,
+                end: Box::new(self.given(turn.end.clone())?),
             },
         })
     }

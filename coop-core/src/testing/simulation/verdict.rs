@@ -76,7 +76,7 @@ impl Log {
                     end,
                     ..
                 } => {
-                    let entry = (*message, Arc::clone(text), end.clone());
+                    let entry = (*message, Arc::clone(text), TurnEnd::clone(end));
                     if log.ended.insert(*turn, entry).is_some() {
                         return Err(format!("I4: turn {turn} ended twice"));
                     }

@@ -155,7 +155,7 @@ pub(super) async fn only_so_many_wait<S: RoomStore>(store: &S) {
     };
     assert_eq!((*turn, *message, &**text), (turns[0].id, None, ""));
     assert_eq!(end.error.as_ref().map(|error| error.code.as_str()), Some("busy"));
-    assert_eq!(flat.turn(*turn).await.end.as_ref(), Some(end));
+    assert_eq!(flat.turn(*turn).await.end.as_ref(), Some(&**end));
     assert_eq!(
         flat.log().await.get(committed.seq.0 as usize - 2),
         Some(&committed.events[1])
@@ -224,7 +224,7 @@ pub(super) async fn an_answer_streams_and_ends_once<S: RoomStore>(store: &S) {
         bot: "echo".into(),
         message: Some(begun.id),
         text: "so far, so good".into(),
-        end: end.clone(),
+        end: Box::new(end.clone()),
     };
     assert_eq!(*committed.events[0], expected);
     assert_eq!(flat.log().await.last(), Some(&committed.events[0]));
@@ -262,7 +262,7 @@ pub(super) async fn a_waiting_turn_ends_without_a_message<S: RoomStore>(store: &
     else {
         panic!("{:?}", committed.events);
     };
-    assert_eq!((*message, &**text, ended), (None, "", &end));
+    assert_eq!((*message, &**text, &**ended), (None, "", &end));
     let turn = flat.turn(asked.id).await;
     assert_eq!(
         (turn.status, turn.message, turn.end),
@@ -320,7 +320,7 @@ pub(super) async fn deleting_an_ask_stops_what_waits_for_it<S: RoomStore>(store:
         else {
             panic!("{event:?}");
         };
-        assert_eq!((*id, *message, end), (turn.id, None, &TurnEnd::stopped(ANNE)));
+        assert_eq!((*id, *message, &**end), (turn.id, None, &TurnEnd::stopped(ANNE)));
     }
     let open = store.open_turns().await.expect("readable");
     assert_eq!(open.iter().map(|turn| turn.id).collect::<Vec<_>>(), [running.id]);
