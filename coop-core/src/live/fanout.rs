@@ -13,6 +13,8 @@ use tokio::time::Instant;
 
 /// After this many readers the task lets others run.
 const YIELD_EVERY: usize = 128;
+/// So many readers in this process are woken by the writer itself.
+const FEW: usize = 32;
 
 /// What is to be done now.
 enum Step {
@@ -222,7 +224,7 @@ impl Group {
 impl Delivery {
     /// Whether it takes little enough time to be carried out without a pause, and by anybody.
     fn is_small(&self) -> bool {
-        self.encoder.is_none() && self.readers.len() <= YIELD_EVERY
+        self.encoder.is_none() && self.readers.len() <= FEW
     }
 
     async fn carry_out(self, room: &LiveRoom, frames: &mut Frames) {
