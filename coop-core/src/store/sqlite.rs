@@ -7,6 +7,7 @@
 mod committer;
 mod facts;
 mod fault;
+mod kept;
 mod open;
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 //! Nobody waits for company: while one group is on its way to the disk the next one gathers by itself.
 
 use super::facts::{Loaded, load};
+use super::kept::{Change, Kept};
 use super::write::Rows;
 use crate::error::{Error, Result};
 use crate::event::Event;
@@ -49,6 +50,7 @@ pub(super) enum Connected {
 /// Serves jobs until nobody can send any more. The lock is held as long.
 pub(super) async fn run(mut writer: Writer, mut jobs: mpsc::Receiver<Job>, lock: Option<File>) {
     let mut next = None;
+    let mut kept = Kept::default();
     loop {
         let first = match next.take() {
             Some(job) => job,
@@ -60,9 +62,9 @@ pub(super) async fn run(mut writer: Writer, mut jobs: mpsc::Receiver<Job>, lock:
         let group = gather(first, &mut jobs, &mut next);
         let ids = &mut writer.ids;
         match &mut writer.connection {
-            Connected::Own(connection) => serve(connection, ids, group).await,
+            Connected::Own(connection) => serve(connection, ids, &mut kept, group).await,
             Connected::Shared(pool) => match pool.acquire().await {
-                Ok(mut connection) => serve(&mut connection, ids, group).await,
+                Ok(mut connection) => serve(&mut connection, ids, &mut kept, group).await,
                 Err(error) => refuse(group, &super::fault::commit_fault(error)),
             },
         }
@@ -117,13 +119,13 @@ fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>, next: &mut Option<Job>) ->
     Group::Parts(parts)
 }
 
-async fn serve(connection: &mut SqliteConnection, ids: &mut NextIds, group: Group) {
+async fn serve(connection: &mut SqliteConnection, ids: &mut NextIds, kept: &mut Kept, group: Group) {
     match group {
         Group::User(new, reply) => drop(reply.send(super::users::create(connection, new).await)),
         Group::Password(user, hash, reply) => {
             drop(reply.send(super::users::set_password(connection, user, hash).await));
         }
-        Group::Parts(parts) => together_or_alone(connection, ids, parts).await,
+        Group::Parts(parts) => together_or_alone(connection, ids, kept, parts).await,
     }
 }
 
@@ -152,9 +154,9 @@ pub(super) enum Trouble {
     GiveUp(Error),
 }
 
-async fn together_or_alone(connection: &mut SqliteConnection, ids: &mut NextIds, parts: Vec<Part>) {
+async fn together_or_alone(connection: &mut SqliteConnection, ids: &mut NextIds, kept: &mut Kept, parts: Vec<Part>) {
     let several = parts.len() > 1;
-    match transaction(connection, ids, &parts).await {
+    match transaction(connection, ids, kept, &parts).await {
         Ok(answers) => {
             for (part, answer) in parts.into_iter().zip(answers) {
                 part.answer(answer);
@@ -162,7 +164,7 @@ async fn together_or_alone(connection: &mut SqliteConnection, ids: &mut NextIds,
         }
         Err(Trouble::Retry(_)) if several => {
             for part in parts {
-                match transaction(connection, ids, std::slice::from_ref(&part)).await {
+                match transaction(connection, ids, kept, std::slice::from_ref(&part)).await {
                     Ok(mut answers) => match answers.pop() {
                         Some(answer) => part.answer(answer),
                         None => part.refuse(&Error::internal("a commit without an answer")),
@@ -201,10 +203,12 @@ impl Part {
 async fn transaction(
     connection: &mut SqliteConnection,
     ids: &mut NextIds,
+    kept: &mut Kept,
     parts: &[Part],
 ) -> Result<Vec<Answer>, Trouble> {
-    let tried = decide_and_write(connection, ids, parts).await;
+    let tried = decide_and_write(connection, ids, kept, parts).await;
     if tried.is_err() {
+        kept.forget();
         roll_back(connection).await;
     }
     tried
@@ -213,13 +217,37 @@ async fn transaction(
 async fn decide_and_write(
     connection: &mut SqliteConnection,
     ids: &mut NextIds,
+    kept: &mut Kept,
     parts: &[Part],
 ) -> Result<Vec<Answer>, Trouble> {
     let wanted: Vec<_> = parts.iter().filter_map(Part::needs).collect();
-    let loaded = load(connection, &wanted).await?;
-    let (answers, rows) = decide(parts, loaded, ids).map_err(Trouble::Retry)?;
-    rows.write(connection).await?;
+    let known = wanted
+        .iter()
+        .map(|(room, needs)| Some((*room, kept.facts(*room, needs)?)));
+    let known: Option<Loaded> = known.collect();
+    let begun = known.is_none();
+    let facts = match known {
+        Some(known) => known,
+        None => {
+            let loaded = load(connection, &wanted).await?;
+            loaded.iter().for_each(|(room, facts)| kept.learn(*room, facts));
+            loaded
+        }
+    };
+    let Decided { answers, rows, changes } = decide(parts, facts, ids).map_err(Trouble::Retry)?;
+    rows.write(connection, begun).await?;
+    for (room, change) in changes {
+        kept.follow(room, change);
+    }
     Ok(answers)
+}
+
+/// What becomes of the parts of a transaction.
+struct Decided {
+    answers: Vec<Answer>,
+    rows: Rows,
+    /// What changes of that which is kept, once the rows are on disk.
+    changes: Vec<(RoomId, Change)>,
 }
 
 impl Part {
@@ -231,15 +259,16 @@ impl Part {
     }
 }
 
-fn decide(parts: &[Part], mut facts: Loaded, ids: &mut NextIds) -> Result<(Vec<Answer>, Rows)> {
-    let mut rows = Rows::default();
+fn decide(parts: &[Part], mut facts: Loaded, ids: &mut NextIds) -> Result<Decided> {
+    let (mut rows, mut changes) = (Rows::default(), Vec::with_capacity(parts.len()));
     let mut answers = Vec::with_capacity(parts.len());
     for part in parts {
         answers.push(match part {
             Part::Commit(batch, _) => {
                 let facts = facts.remove(&batch.room).unwrap_or_default();
-                let plan = plan(facts, batch.clone(), ids);
+                let mut plan = plan(facts, batch.clone(), ids);
                 rows.add_plan(batch.room, &plan)?;
+                changes.push((batch.room, Change::of(&mut plan)));
                 Answer::Committed(plan.committed)
             }
             Part::Create(new, _) => Answer::Created(match plan_creation(new.clone(), ids) {
@@ -251,7 +280,7 @@ fn decide(parts: &[Part], mut facts: Loaded, ids: &mut NextIds) -> Result<(Vec<A
             }),
         });
     }
-    Ok((answers, rows))
+    Ok(Decided { answers, rows, changes })
 }
 
 /// Ends a transaction that failed. SQLite may have ended it already, which is then an error of no interest.

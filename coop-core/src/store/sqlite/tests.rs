@@ -32,7 +32,12 @@ fn is_meant(detail: &str, statement: &str) -> bool {
 #[tokio::test]
 async fn every_statement_is_prepared_and_uses_an_index() {
     let (pool, _) = open::open_memory().await.unwrap();
-    let many = [facts::LOAD, write::WRITE_ALL, write::WRITE_USUAL];
+    let many = [
+        facts::LOAD,
+        write::WRITE_ALL,
+        write::WRITE_USUAL,
+        write::BEGIN_AND_WRITE_USUAL,
+    ];
     let many = many.iter().flat_map(|text| text.split(';'));
     let one = sql::STATEMENTS
         .iter()

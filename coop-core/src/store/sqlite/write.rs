@@ -68,8 +68,13 @@ pub(super) const WRITE_ALL: &str = concat!(
 /// When there are no rarer rows.
 pub(super) const WRITE_USUAL: &str = concat!(usual!(), "COMMIT;");
 
+/// The same as a transaction of its own.
+pub(super) const BEGIN_AND_WRITE_USUAL: &str = concat!("BEGIN IMMEDIATE;", usual!(), "COMMIT;");
+
 /// How many statements come before the `COMMIT` of `WRITE_USUAL` and `WRITE_ALL`.
 const BEFORE_COMMIT: [usize; 2] = [5, 10];
+
+const BEGIN: &str = "BEGIN IMMEDIATE";
 
 /// The rows of several rooms, as a JSON array for each kind.
 #[derive(Default)]
@@ -230,10 +235,22 @@ impl Rows {
         rare.iter().all(|array| array.0.is_empty())
     }
 
-    /// Writes everything and commits.
-    pub(super) async fn write(self, connection: &mut SqliteConnection) -> Result<(), Trouble> {
+    /// Writes everything and commits the transaction, which may have `begun`.
+    pub(super) async fn write(self, connection: &mut SqliteConnection, begun: bool) -> Result<(), Trouble> {
+        // Where one room cannot begin, no other can.
+        let not_begun = |error| Trouble::GiveUp(commit_fault(error));
         let usual = self.is_usual();
-        let mut query = sqlx::query(if usual { WRITE_USUAL } else { WRITE_ALL });
+        let statements = match (usual, begun) {
+            (true, true) => WRITE_USUAL,
+            (true, false) => BEGIN_AND_WRITE_USUAL,
+            (false, true) => WRITE_ALL,
+            (false, false) => {
+                sqlx::query(BEGIN).execute(&mut *connection).await.map_err(not_begun)?;
+                WRITE_ALL
+            }
+        };
+        let begins = usize::from(usual && !begun);
+        let mut query = sqlx::query(statements);
         for array in [self.rooms, self.messages, self.members, self.turns, self.events] {
             query = query.bind(array.finish());
         }
@@ -254,7 +271,8 @@ impl Rows {
             match steps.try_next().await {
                 Ok(Some(step)) => done += usize::from(step.is_left()),
                 Ok(None) => return Ok(()),
-                Err(error) if done < BEFORE_COMMIT[usize::from(!usual)] => {
+                Err(error) if done < begins => return Err(not_begun(error)),
+                Err(error) if done < begins + BEFORE_COMMIT[usize::from(!usual)] => {
                     return Err(Trouble::Retry(commit_fault(error)));
                 }
                 // The COMMIT itself: what it left behind is read when somebody asks again.
