@@ -7,6 +7,7 @@
 use crate::call::Call;
 use crate::cors::Origins;
 use crate::dialect::seed::Seed;
+use crate::limits::{Limits, Proxies, Seats, Tolls, client};
 use crate::reply::{Answer, Body, Failure};
 use crate::router::{Endpoint, Found, Route, Router};
 use crate::socket;
@@ -29,9 +30,6 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long a request may take from its head to its answer.
-const PATIENCE: Duration = Duration::from_secs(15);
-
 /// The service. Cheap to clone; all clones are the same.
 #[derive(Clone)]
 pub struct Api(pub(crate) Arc<House>);
@@ -43,6 +41,12 @@ pub(crate) struct House {
     pub(crate) origins: Origins,
     /// Whether anybody may make an account.
     pub(crate) registration: bool,
+    pub(crate) limits: Limits,
+    /// What is counted for users, accounts and addresses.
+    pub(crate) tolls: Arc<Tolls>,
+    /// Which sockets there may still be.
+    pub(crate) seats: Arc<Seats>,
+    pub(crate) proxies: Proxies,
     /// How long a socket may take nothing of what waits for it.
     pub(crate) write_patience: Duration,
     /// One for all sockets, so that what they all get is encoded once.
@@ -71,6 +75,8 @@ pub struct ApiBuilder {
     token_ttl: Duration,
     origins: Vec<String>,
     registration: bool,
+    limits: Limits,
+    trusted_proxies: Vec<String>,
     write_patience: Duration,
 }
 
@@ -84,6 +90,9 @@ pub enum BuildError {
     /// The secret is too short.
     #[error(transparent)]
     WeakSecret(#[from] WeakSecret),
+    /// A trusted proxy is no address and no block of addresses.
+    #[error("{0:?} is no trusted proxy: an ADDRESS or a block ADDRESS/PREFIX is")]
+    BadProxy(String),
     /// Two routes contradict each other: a defect.
     #[error("the routes contradict each other")]
     Routes,
@@ -99,6 +108,8 @@ impl Api {
             token_ttl: Duration::from_secs(24 * 60 * 60),
             origins: Vec::new(),
             registration: true,
+            limits: Limits::default(),
+            trusted_proxies: Vec::new(),
             write_patience: Duration::from_secs(30),
         }
     }
@@ -147,7 +158,7 @@ impl Api {
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.0.limits.request_timeout;
         check_head(request.version(), request.headers())?;
         let (parts, body) = request.into_parts();
         let (route, parameters) = match self.0.router.find(&parts.method, parts.uri.path()) {
@@ -243,6 +254,21 @@ impl ApiBuilder {
         self
     }
 
+    /// How much anybody may ask.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The proxies, as addresses or blocks of addresses (`10.0.0.0/8`), whose `X-Forwarded-For` is believed. None by
+    /// default. A server behind a proxy that it does not trust counts everybody as one.
+    #[must_use]
+    pub fn trusted_proxies(mut self, proxies: Vec<String>) -> Self {
+        self.trusted_proxies = proxies;
+        self
+    }
+
     /// A socket that takes nothing of what waits for it for this long is closed. 30 s by default.
     #[must_use]
     pub fn write_patience(mut self, patience: Duration) -> Self {
@@ -253,7 +279,7 @@ impl ApiBuilder {
     /// Makes the service.
     ///
     /// # Errors
-    /// Without a secret, or with one that is too short.
+    /// Without a secret, with one that is too short, or with a trusted proxy that is no address.
     pub fn build(self) -> Result<Api, BuildError> {
         let secret = Secret::new(self.secret.ok_or(BuildError::NoSecret)?)?;
         Ok(Api(Arc::new(House {
@@ -261,6 +287,10 @@ impl ApiBuilder {
             tokens: Tokens::new(&secret, self.token_ttl),
             origins: Origins::new(self.origins),
             registration: self.registration,
+            tolls: Arc::new(Tolls::new(&self.limits)),
+            seats: Arc::new(Seats::new(&self.limits)),
+            proxies: Proxies::new(self.trusted_proxies).map_err(BuildError::BadProxy)?,
+            limits: self.limits,
             write_patience: self.write_patience,
             seed: Arc::default(),
             sockets: TaskTracker::new(),
