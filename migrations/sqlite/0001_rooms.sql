@@ -9,6 +9,7 @@ CREATE TABLE users (
     email TEXT,
     email_key TEXT UNIQUE, -- the address in lower case: SQLite's lower() knows ASCII only
     password_hash TEXT,
+    token_version INTEGER NOT NULL DEFAULT 0, -- tokens of another version are no longer good
     created_at INTEGER NOT NULL
 ) STRICT;
 

@@ -3,6 +3,7 @@
 //! Nobody waits for company: while one group is on its way to the disk the next one gathers by itself.
 
 use super::facts::{Loaded, load};
+use super::users::Change;
 use super::write::Rows;
 use crate::error::{Error, Result};
 use crate::event::Event;
@@ -25,7 +26,7 @@ pub(super) enum Job {
     Commit(Batch, Reply<Committed>),
     Create(NewRoom, Reply<(RoomInfo, Vec<Arc<Event>>)>),
     CreateUser(NewAccount, Reply<Account>),
-    SetPassword(UserId, String, Reply<()>),
+    ChangeUser(UserId, Change, Reply<()>),
 }
 
 /// The most intents in one transaction, so that nobody waits long for others.
@@ -85,7 +86,7 @@ enum Part {
 enum Group {
     Parts(Vec<Part>),
     User(NewAccount, Reply<Account>),
-    Password(UserId, String, Reply<()>),
+    Change(UserId, Change, Reply<()>),
 }
 
 /// Takes what is waiting, in its order, up to the first that cannot go along: that one is `next`.
@@ -103,7 +104,7 @@ fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>, next: &mut Option<Job>) ->
                 parts.push(Part::Create(new, reply));
             }
             Job::CreateUser(new, reply) if parts.is_empty() => return Group::User(new, reply),
-            Job::SetPassword(user, hash, reply) if parts.is_empty() => return Group::Password(user, hash, reply),
+            Job::ChangeUser(user, change, reply) if parts.is_empty() => return Group::Change(user, change, reply),
             // A second batch of a room must see the first one's rows, and users go by themselves.
             other => {
                 *next = Some(other);
@@ -120,8 +121,8 @@ fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>, next: &mut Option<Job>) ->
 async fn serve(connection: &mut SqliteConnection, ids: &mut NextIds, group: Group) {
     match group {
         Group::User(new, reply) => drop(reply.send(super::users::create(connection, new).await)),
-        Group::Password(user, hash, reply) => {
-            drop(reply.send(super::users::set_password(connection, user, hash).await));
+        Group::Change(user, change, reply) => {
+            drop(reply.send(super::users::change(connection, user, change).await));
         }
         Group::Parts(parts) => together_or_alone(connection, ids, parts).await,
     }
@@ -130,7 +131,7 @@ async fn serve(connection: &mut SqliteConnection, ids: &mut NextIds, group: Grou
 fn refuse(group: Group, error: &Error) {
     match group {
         Group::User(_, reply) => drop(reply.send(Err(error.again()))),
-        Group::Password(_, _, reply) => drop(reply.send(Err(error.again()))),
+        Group::Change(_, _, reply) => drop(reply.send(Err(error.again()))),
         Group::Parts(parts) => parts.into_iter().for_each(|part| part.refuse(error)),
     }
 }
