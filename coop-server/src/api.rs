@@ -9,8 +9,8 @@ use crate::cors::Origins;
 use crate::dialect::seed::Seed;
 use crate::limits::{Limits, Proxies, Seats, Tolls, client};
 use crate::reply::{Answer, Body, Failure};
-use crate::router::{Endpoint, Found, Route, Router};
-use crate::socket;
+use crate::router::{Endpoint, Found, Router};
+use crate::socket::{self, Pulse};
 use crate::token::{Identity, Secret, Tokens, WeakSecret};
 use bytes::Bytes;
 use coop_core::{Engine, ErrorKind, User};
@@ -55,6 +55,10 @@ pub(crate) struct House {
     pub(crate) sockets: TaskTracker,
     /// Cancelled when the sockets should close.
     pub(crate) closing: CancellationToken,
+    /// What pings the sockets.
+    pub(crate) pulse: Arc<Pulse>,
+    /// The handles of the engine's bots, the default one first.
+    pub(crate) bots: Vec<String>,
     router: Router,
     draining: AtomicBool,
 }
@@ -114,6 +118,10 @@ impl Api {
         }
     }
 
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
     /// The engine behind it.
     #[must_use]
     pub fn engine(&self) -> &Engine {
@@ -170,16 +178,20 @@ impl Api {
             .iter()
             .map(|text| text.parse().map_err(|_| Failure::malformed("Ids are numbers")))
             .collect::<Result<_, _>>()?;
+        let address = client(&parts.extensions, &parts.headers, &self.0.proxies);
         let query = parts.uri.query().unwrap_or("").to_owned();
         let user = match route.endpoint {
             Endpoint::Open(_) => None,
             Endpoint::Signed(_) => Some(self.authenticate(&parts.headers, deadline).await?),
             Endpoint::Socket => {
                 let parts = Request::from_parts(parts, ());
-                return socket::open(&self.0, parts, &query).await;
+                return socket::open(&self.0, parts, &query, address).await;
             }
         };
-        let body = read(route, body, deadline).await?;
+        if let Some(toll) = route.toll {
+            self.0.tolls.pay(toll, user.as_ref().map(User::id), address)?;
+        }
+        let body = read(route.body_limit(&self.0.limits), body, deadline).await?;
         let call = Call {
             house: Arc::clone(&self.0),
             ids,
@@ -208,7 +220,8 @@ impl House {
         let unknown = || Failure::unauthorized("Invalid authentication credentials");
         let identity = self.tokens.check(token).ok_or_else(unknown)?;
         match self.engine.user(identity.user).await {
-            Ok(user) => Ok((user, identity)),
+            Ok(user) if user.account().token_version == identity.version => Ok((user, identity)),
+            Ok(_) => Err(unknown()),
             Err(error) if error.kind() == ErrorKind::NotFound => Err(unknown()),
             Err(error) => Err(error.into()),
         }
@@ -283,6 +296,8 @@ impl ApiBuilder {
     pub fn build(self) -> Result<Api, BuildError> {
         let secret = Secret::new(self.secret.ok_or(BuildError::NoSecret)?)?;
         Ok(Api(Arc::new(House {
+            bots: self.engine.bots(),
+            pulse: Arc::default(),
             engine: self.engine,
             tokens: Tokens::new(&secret, self.token_ttl),
             origins: Origins::new(self.origins),
@@ -345,16 +360,16 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
-async fn read<B>(route: &Route, body: B, deadline: Instant) -> Result<Bytes, Failure>
+async fn read<B>(limit: usize, body: B, deadline: Instant) -> Result<Bytes, Failure>
 where
     B: hyper::body::Body,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let limited = Limited::new(body, route.body_limit());
+    let limited = Limited::new(body, limit);
     match timeout_at(deadline, limited.collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let detail = format!("A body here has at most {} bytes", route.body_limit());
+            let detail = format!("A body here has at most {limit} bytes");
             Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail).and_close())
         }
         Ok(Err(_)) => Err(Failure::bad_request("The body broke off").and_close()),

@@ -12,7 +12,7 @@ pub use address::ClientAddr;
 pub(crate) use address::{Proxies, client};
 pub(crate) use bucket::Bucket;
 pub use figure::Rate;
-pub(crate) use seats::{NoSeat, Seat, Seats};
+pub(crate) use seats::{NoSeat, Seats};
 pub(crate) use tolls::{Asking, Toll, Tolls};
 
 use figure::Figure;

@@ -5,18 +5,20 @@
 //! are read and delivered. An idle connection holds no buffer and, but for its token's end, no timer.
 
 use super::act::Actor;
+use super::pulse;
 use super::wire::{Slot, Wire};
 use crate::api::House;
 use crate::dialect::{Command, seed};
-use crate::frame::{self, Decoder, Incoming, Limits, Violation};
+use crate::frame::{self, Decoder, Incoming, Violation};
+use crate::limits::Bucket;
 use bytes::Bytes;
 use coop_core::live::{Encoder, Level, Reader};
-use coop_core::{Attachment, HintKind, RoomId, User, UserId};
+use coop_core::{Attachment, ErrorKind, HintKind, RoomId, User, UserId};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -49,7 +51,7 @@ pub(super) struct Connection {
     wake: Notify,
     /// Tells that a gained room has been entered, or not.
     settled: Notify,
-    /// Tells that the engine closes.
+    /// Tells that there is a reason to end.
     closed: Notify,
     /// Commands that wait. Never locked together with `wire`.
     inbox: Mutex<Inbox>,
@@ -57,8 +59,22 @@ pub(super) struct Connection {
     arrived: Notify,
     /// Wakes receiving, when commands have been taken from a full inbox.
     taken: Notify,
-    /// How long the socket may take nothing of what is there for it.
-    patience: Duration,
+    /// Why it should end, if somebody else has found a reason. The first stands; `closed` is told after.
+    reason: OnceLock<Ending>,
+    /// What its client may still do.
+    rates: Mutex<Rates>,
+    /// For how many beats of the pulse the client has said nothing.
+    silent: AtomicU8,
+    pub(super) house: Arc<House>,
+}
+
+/// What one client may do at a time.
+#[derive(Default)]
+struct Rates {
+    messages: Bucket,
+    frames: Bucket,
+    pings: Bucket,
+    errors: Bucket,
 }
 
 #[derive(Default)]
@@ -81,6 +97,12 @@ pub(super) enum Ending {
     Slow,
     /// The client's token is no longer good.
     Expired,
+    /// All tokens of the user have been ended.
+    LoggedOut,
+    /// The client answers no ping.
+    Silent,
+    /// The client goes on doing what is refused.
+    Unruly,
     /// The server or the engine closes.
     Closing,
     /// The store does not say which rooms the user is in.
@@ -98,6 +120,9 @@ impl Ending {
             Self::Violated(violation) => frame::close(&mut out, violation.close_code(), &violation.to_string()),
             Self::Slow => frame::close(&mut out, 4508, "slow reader"),
             Self::Expired => frame::close(&mut out, 4401, "token expired"),
+            Self::LoggedOut => frame::close(&mut out, 4401, "logged out"),
+            Self::Silent => frame::close(&mut out, 4408, "no answer to pings"),
+            Self::Unruly => frame::close(&mut out, 1008, "too many errors"),
             Self::Closing => frame::close(&mut out, 1012, "the server restarts"),
             Self::Unavailable => frame::close(&mut out, 1013, "try again later"),
         }
@@ -107,15 +132,22 @@ impl Ending {
 
 /// Serves a socket until it ends.
 pub(super) async fn run(house: Arc<House>, user: User, socket: TcpStream, ahead: Bytes, until: Instant) {
-    let connection = Arc::new(Connection::new(socket, user.id(), house.write_patience));
+    let connection = Arc::new(Connection::new(socket, user.id(), Arc::clone(&house)));
+    let _felt = house.pulse.feel(&connection);
+    if house.pulse.is_still() {
+        let (pulse, closing) = (Arc::downgrade(&house.pulse), house.closing.clone());
+        house
+            .sockets
+            .spawn(pulse::beat(pulse, house.limits.ping_every, closing));
+    }
     let encoder = Arc::clone(&house.seed) as Arc<dyn Encoder>;
     let attachment = user.attach(Arc::clone(&connection) as Arc<dyn Reader>, encoder);
-    let ending = match Box::pin(connection.enter_all(&attachment)).await {
+    let ending = match Box::pin(connection.begin(&user, &attachment)).await {
         Ok(()) => {
             tokio::select! {
                 biased;
                 () = house.closing.cancelled() => Ending::Closing,
-                () = connection.closed.notified() => Ending::Closing,
+                () = connection.closed.notified() => connection.reason.get().cloned().unwrap_or(Ending::Closing),
                 () = sleep_until(until) => Ending::Expired,
                 ending = connection.serve(&house.seed, &attachment, ahead) => ending,
             }
@@ -130,7 +162,7 @@ pub(super) async fn run(house: Arc<House>, user: User, socket: TcpStream, ahead:
 }
 
 impl Connection {
-    fn new(socket: TcpStream, user: UserId, patience: Duration) -> Self {
+    fn new(socket: TcpStream, user: UserId, house: Arc<House>) -> Self {
         Self {
             socket,
             user,
@@ -142,7 +174,21 @@ impl Connection {
             inbox: Mutex::default(),
             arrived: Notify::new(),
             taken: Notify::new(),
-            patience,
+            reason: OnceLock::new(),
+            rates: Mutex::default(),
+            silent: AtomicU8::new(0),
+            house,
+        }
+    }
+
+    /// Enters all rooms of the user, whose token must still be good: what ended it may have come between the look at
+    /// the token and the attaching.
+    async fn begin(&self, user: &User, attachment: &Attachment) -> Result<(), Ending> {
+        match user.is_token_good().await {
+            Ok(true) => self.enter_all(attachment).await,
+            Ok(false) => Err(Ending::LoggedOut),
+            Err(error) if error.kind() == ErrorKind::Closed => Err(Ending::Closing),
+            Err(_) => Err(Ending::Unavailable),
         }
     }
 
@@ -181,8 +227,29 @@ impl Connection {
         self.wake.notified().await;
     }
 
-    pub(super) fn close(&self) {
+    /// Ends it, for a reason that its own task does not see.
+    pub(super) fn close(&self, reason: Ending) {
+        let _ = self.reason.set(reason);
         self.closed.notify_one();
+    }
+
+    /// One beat of the pulse: a client that says nothing is pinged, and given up when it has not answered twice.
+    pub(super) fn beat(&self) {
+        // Whoever holds it writes at this very moment; the next beat will do.
+        let Some(mut wire) = self.try_wire() else { return };
+        match self.silent.fetch_add(1, Ordering::Relaxed) {
+            0 => {}
+            1 | 2 => {
+                let mut ping = Vec::new();
+                frame::ping(&mut ping, b"");
+                let wire = &mut *wire;
+                let _ = wire.outbox.reply(&self.socket, &ping);
+                if !wire.outbox.is_clear() {
+                    self.wake();
+                }
+            }
+            _ => self.close(Ending::Silent),
+        }
     }
 
     /// A gained room has been entered, or it turned out that it cannot be.
@@ -232,7 +299,7 @@ impl Connection {
             (!wire.outbox.is_broken()).then(|| wire.outbox.blocked_since().unwrap_or_else(Instant::now))
         };
         let since = blocked_since().ok_or(Ending::Lost)?;
-        match timeout_at(since + self.patience, self.socket.writable()).await {
+        match timeout_at(since + self.house.write_patience, self.socket.writable()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Ending::Lost),
             // Somebody else may have written meanwhile.
@@ -251,8 +318,20 @@ impl Connection {
         replied.map_err(|_| Ending::Slow)
     }
 
-    pub(super) fn refuse(&self, words: &str) -> Result<(), Ending> {
-        self.reply(&seed::refusal(words))
+    /// Tells the client why something was not done.
+    pub(super) fn tell(&self, words: &str, retry_after: Option<Duration>) -> Result<(), Ending> {
+        self.reply(&seed::refusal(words, retry_after))
+    }
+
+    /// The same for what it should not have asked. One that goes on asking such things is sent away.
+    pub(super) fn refuse(&self, words: &str, retry_after: Option<Duration>) -> Result<(), Ending> {
+        self.tell(words, retry_after)?;
+        let erred = self.rates().errors.take(&self.house.limits.errors_per_socket);
+        erred.map_err(|_| Ending::Unruly)
+    }
+
+    fn rates(&self) -> MutexGuard<'_, Rates> {
+        self.rates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     // Receiving.
@@ -287,7 +366,10 @@ impl Connection {
     }
 
     async fn receive(&self, ahead: Bytes) -> Ending {
-        let mut decoder = Decoder::new(Limits::default());
+        let mut decoder = Decoder::new(frame::Limits {
+            max_message: self.house.limits.message_bytes,
+            max_fragments: self.house.limits.message_fragments as usize,
+        });
         if let Err(ending) = self.decode(&mut decoder, &ahead) {
             return ending;
         }
@@ -301,7 +383,10 @@ impl Connection {
             }
             let read = BUFFER.with_borrow_mut(|buffer| match self.socket.try_read(buffer) {
                 Ok(0) => Err(Ending::Lost),
-                Ok(length) => self.decode(&mut decoder, &buffer[..length]),
+                Ok(length) => {
+                    self.silent.store(0, Ordering::Relaxed);
+                    self.decode(&mut decoder, &buffer[..length])
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(()),
                 Err(_) => Err(Ending::Lost),
             });
@@ -316,22 +401,51 @@ impl Connection {
     fn decode(&self, decoder: &mut Decoder, mut bytes: &[u8]) -> Result<(), Ending> {
         while let Some(incoming) = decoder.next(&mut bytes).map_err(Ending::Violated)? {
             match incoming {
-                Incoming::Text(text) => match seed::decode(&text) {
-                    Ok(Some(command)) => self.put(command),
-                    Ok(None) => {}
-                    Err(words) => self.refuse(words)?,
-                },
-                Incoming::Binary(_) => self.refuse("Not a JSON object")?,
+                Incoming::Text(text) => self.heed(seed::decode(&text))?,
+                Incoming::Binary(_) => self.heed(Err("Not a JSON object"))?,
                 Incoming::Ping(payload) => {
-                    let mut pong = Vec::new();
-                    frame::pong(&mut pong, &payload);
-                    self.reply(&pong)?;
+                    let limit = &self.house.limits.pings_per_socket;
+                    let allowed = self.rates().pings.take(limit);
+                    match allowed {
+                        Ok(()) => {
+                            let mut pong = Vec::new();
+                            frame::pong(&mut pong, &payload);
+                            self.reply(&pong)?;
+                        }
+                        Err(after) => self.refuse("too many pings", Some(after))?,
+                    }
                 }
-                Incoming::Pong(_) => {}
+                Incoming::Pong(_) => {
+                    // It is there, and says nothing: the next beat asks again.
+                    self.silent.store(1, Ordering::Relaxed);
+                    self.heed(Ok(None))?;
+                }
                 Incoming::Close(reason) => return Err(Ending::Closed(reason.map(|(code, _)| code))),
             }
         }
         Ok(())
+    }
+
+    /// Takes a frame up, if the client has not sent too many.
+    fn heed(&self, frame: Result<Option<Command>, &'static str>) -> Result<(), Ending> {
+        let limits = &self.house.limits;
+        let (allowed, words) = match &frame {
+            Ok(Some(Command::Join(_) | Command::Leave(_))) => (Ok(()), ""),
+            Ok(Some(Command::Message(..))) => (
+                self.rates().messages.take(&limits.messages_per_socket),
+                "too many messages",
+            ),
+            _ => (self.rates().frames.take(&limits.frames_per_socket), "too many frames"),
+        };
+        match (allowed, frame) {
+            (Err(after), _) => self.refuse(words, Some(after)),
+            (Ok(()), Ok(Some(command))) => {
+                self.put(command);
+                Ok(())
+            }
+            (Ok(()), Ok(None)) => Ok(()),
+            (Ok(()), Err(words)) => self.refuse(words, None),
+        }
     }
 
     // Commands between receiving and acting.

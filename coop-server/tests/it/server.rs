@@ -4,7 +4,7 @@ use crate::client::{Http, Person, Ws};
 use coop_core::password::Cost;
 use coop_core::store::memory::MemoryStore;
 use coop_core::{BotError, BotErrorKind, Engine, Finish};
-use coop_server::{Api, ApiBuilder, serve};
+use coop_server::{Api, ApiBuilder, Limits, serve};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,7 @@ pub(crate) enum Say {
 
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
+    pub(crate) engine: Engine,
     pub(crate) bot: mpsc::UnboundedSender<Say>,
     end: Option<oneshot::Sender<()>>,
     pub(crate) task: JoinHandle<()>,
@@ -56,7 +57,11 @@ impl Server {
             .build()
             .await
             .unwrap();
-        let api = Api::builder(engine).jwt_secret(SECRET).cors_origins([PAGE.to_owned()]);
+        let api = Api::builder(engine.clone())
+            .jwt_secret(SECRET)
+            .cors_origins([PAGE.to_owned()])
+            // Tests of limits set those they try.
+            .limits(Limits::off());
         let api = set(api).build().unwrap();
         let listener = listen(send_buffer);
         let address = listener.local_addr().unwrap();
@@ -69,6 +74,7 @@ impl Server {
         let task = tokio::spawn(server.into_future());
         Self {
             address,
+            engine,
             bot,
             end: Some(end),
             task,

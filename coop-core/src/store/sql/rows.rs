@@ -41,7 +41,7 @@ pub(in crate::store) mod width {
     pub(in crate::store) const MEMBER: usize = 8;
     pub(in crate::store) const MESSAGE: usize = 17;
     pub(in crate::store) const EVENT: usize = 9;
-    pub(in crate::store) const ACCOUNT: usize = 4;
+    pub(in crate::store) const ACCOUNT: usize = 5;
 }
 
 impl<DB> Reads<DB>
