@@ -122,7 +122,11 @@ impl<T: Write + Unpin> Write for Patient<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.bounded(cx, |inner, cx| inner.poll_flush(cx))
+        let flushed = self.bounded(cx, |inner, cx| inner.poll_flush(cx));
+        // After an answer HTTP may not read again before it is woken; the time without a request runs from here. That
+        // it has run out is told to the reader.
+        let _ = self.check(false, cx);
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -182,7 +182,11 @@ impl Tokens {
 
     fn try_check(&self, token: &str) -> errors::Result<Option<Identity>> {
         let claims = decode::<Claims>(token, &self.checking, &self.validation)?.claims;
-        let left = Duration::from_secs(claims.exp.saturating_sub(now()));
+        let left = Duration::from_secs(claims.exp).saturating_sub(since_1970());
+        // The library counts whole seconds, and takes the last one for good.
+        if left.is_zero() {
+            return Ok(None);
+        }
         Ok(claims.sub.parse().ok().map(|id: i64| Identity {
             user: id.into(),
             version: claims.ver,
@@ -191,11 +195,12 @@ impl Tokens {
     }
 }
 
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
 fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
+    since_1970().as_secs()
 }
 
 #[cfg(test)]

@@ -37,10 +37,19 @@ impl Server {
 
     /// With other settings, and with sockets that send so many bytes ahead.
     pub(crate) async fn start_with(set: impl FnOnce(ApiBuilder) -> ApiBuilder, send_buffer: Option<u32>) -> Self {
+        Self::start_as(Cost::cheap_for_tests(), set, send_buffer).await
+    }
+
+    /// The same, with passwords of this cost.
+    pub(crate) async fn start_as(
+        cost: Cost,
+        set: impl FnOnce(ApiBuilder) -> ApiBuilder,
+        send_buffer: Option<u32>,
+    ) -> Self {
         let (bot, script) = mpsc::unbounded_channel();
         let script = Arc::new(Mutex::new(script));
         let engine = Engine::builder(MemoryStore::new())
-            .password_cost(Cost::cheap_for_tests())
+            .password_cost(cost)
             .bot_fn("teller", move |_, out| {
                 let script = Arc::clone(&script);
                 async move {
@@ -79,6 +88,13 @@ impl Server {
             end: Some(end),
             task,
         }
+    }
+
+    /// With these limits and no others.
+    pub(crate) async fn limited(set: impl FnOnce(&mut Limits)) -> Self {
+        let mut limits = Limits::off();
+        set(&mut limits);
+        Self::start_with(|api| api.limits(limits), None).await
     }
 
     pub(crate) fn end(&mut self) {
