@@ -65,7 +65,7 @@ async fn the_log_tells_no_secrets() {
 
     let logged = std::fs::read_to_string(&log).unwrap();
     assert!(
-        logged.len() > 1_000 && logged.contains("TRACE"),
+        logged.contains("DEBUG") && logged.contains("a socket ends"),
         "nothing is logged: {logged}"
     );
     let signature = alice.token.rsplit('.').next().unwrap();
@@ -75,14 +75,11 @@ async fn the_log_tells_no_secrets() {
         alice.token.as_str(),
         signature,
         "Bearer",
+        "$argon2",
         "?token",
         "query=",
     ] {
         let line = logged.lines().find(|line| line.contains(secret));
         assert_eq!(line, None, "{secret} is logged");
     }
-    assert!(
-        !logged.contains("password_hash") || !logged.contains("$argon2"),
-        "a hash is logged"
-    );
 }
