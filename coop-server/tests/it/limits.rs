@@ -2,10 +2,13 @@
 
 use crate::client::{Http, PATIENCE, Person, Reply, Ws, read_reply};
 use crate::http::check_failure;
-use crate::server::{PAGE, Server};
+use crate::server::{PAGE, SECRET, Server};
 use crate::socket::raw;
 use coop_core::password::Cost;
-use coop_server::{Limits, Rate};
+use coop_core::store::memory::MemoryStore;
+use coop_core::store::{NewAccount, UserStore};
+use coop_core::{Account, Engine, UserId};
+use coop_server::{Api, Limits, Rate, serve};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -122,8 +125,8 @@ async fn a_trusted_proxy_tells_whom_it_speaks_for_and_nobody_else_does() {
         assert_eq!(seen, expected, "{trusted}");
     }
     let server = Server::start().await;
-    let built = coop_server::Api::builder(server.engine.clone())
-        .jwt_secret(crate::server::SECRET)
+    let built = Api::builder(server.engine.clone())
+        .jwt_secret(SECRET)
         .trusted_proxies(vec!["10.0.0.0/8".into(), "nowhere".into()])
         .build();
     assert!(built.unwrap_err().to_string().contains("\"nowhere\""));
@@ -599,7 +602,8 @@ async fn every_answer_carries_what_browsers_are_told() {
         ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
     ];
     let long = json!("x".repeat(200));
-    let cases: [(&str, &str, &[(&str, &str)], Option<&Value>, u16); 12] = [
+    type Headers<'a> = &'a [(&'a str, &'a str)];
+    let cases: [(&str, &str, Headers<'_>, Option<&Value>, u16); 12] = [
         ("GET", "/health", &signed, None, 200),
         ("GET", "/api/auth/me", &signed, None, 200),
         ("GET", "/api/users/search?query=xx", &signed, None, 200),
@@ -707,4 +711,60 @@ async fn health_answers_while_forty_log_in_and_who_is_too_many_is_told_when_to_c
         }
     }
     assert!(in_time > 0 && too_many > 0, "{in_time} in time, {too_many} too many");
+}
+
+/// Users who are never found, and never not found.
+struct Away;
+
+#[coop_core::async_trait]
+impl UserStore for Away {
+    async fn user(&self, _: UserId) -> coop_core::Result<Option<Account>> {
+        std::future::pending().await
+    }
+
+    async fn user_by_name(&self, _: &str) -> coop_core::Result<Option<Account>> {
+        std::future::pending().await
+    }
+
+    async fn create_user(&self, _: NewAccount) -> coop_core::Result<Account> {
+        std::future::pending().await
+    }
+
+    async fn credentials(&self, _: &str) -> coop_core::Result<Option<(Account, String)>> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_answer_is_told_and_health_is_not_kept_by_it() {
+    let there = Server::start().await;
+    let alice = there.person("alice").await;
+    let mut limits = Limits::off();
+    (limits.request_timeout, limits.handshake_timeout) = (SHORT, SHORT);
+    let engine = Engine::builder_with(MemoryStore::new(), Away)
+        .password_cost(Cost::cheap_for_tests())
+        .build()
+        .await
+        .unwrap();
+    let api = Api::builder(engine).jwt_secret(SECRET).limits(limits).build().unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener, api).into_future());
+    let http = Http::new(address);
+    let account = json!({ "username": "bob", "email": "b@b.org", "password": "password of mine" });
+    let begun = Instant::now();
+    let (health, me, login, register, socket) = tokio::join!(
+        http.send("GET", "/health", &[], None),
+        http.get(&alice, "/api/auth/me"),
+        http.send("POST", "/api/auth/login", &[], Some(&account)),
+        http.send("POST", "/api/auth/register", &[], Some(&account)),
+        Ws::try_open(address, Ws::request(address, &alice.token)),
+    );
+    assert_eq!(health.status, 200);
+    for (what, reply) in [("me", me), ("login", login), ("register", register)] {
+        check_failure(&reply, 503, what);
+        assert_eq!(reply.header("retry-after"), Some("1"), "{what}");
+    }
+    assert_eq!(socket.map(|_| ()).unwrap_err(), 503);
+    assert!(begun.elapsed() < 10 * SHORT, "{:?}", begun.elapsed());
 }

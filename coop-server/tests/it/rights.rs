@@ -180,14 +180,14 @@ async fn on_a_socket_too() {
     let server = Server::start().await;
     let everybody = people(&server).await;
     let world = world(&server, &everybody).await;
-    for role in 1..5 {
+    for (role, name) in ROLES.iter().enumerate().skip(1) {
         let mut socket = Ws::open(server.address, &world.people[role].token).await;
         let may = role >= 3;
         for (frame, word) in [
             (json!({ "type": "join", "chat_id": world.room }), "join"),
             (json!({ "type": "typing", "chat_id": world.room }), "typing"),
             (
-                json!({ "type": "message", "chat_id": world.room, "content": ROLES[role] }),
+                json!({ "type": "message", "chat_id": world.room, "content": *name }),
                 "message",
             ),
         ] {
@@ -199,8 +199,8 @@ async fn on_a_socket_too() {
             };
             match refused {
                 None => {}
-                Some(frame) if may => assert_eq!(frame["message"]["content"], ROLES[role]),
-                Some(frame) => assert_eq!(frame, json!({ "error": "Not authorized" }), "{word} as {}", ROLES[role]),
+                Some(frame) if may => assert_eq!(frame["message"]["content"], *name),
+                Some(frame) => assert_eq!(frame, json!({ "error": "Not authorized" }), "{word} as {}", *name),
             }
         }
     }
@@ -423,5 +423,63 @@ async fn who_comes_second_is_told_so_however_close() {
             assert!(reply.status == 200 || (400..500).contains(&reply.status), "{reply:?}");
         }
         assert_eq!(http.post(&alice, &path, json!({ "username": "bob" })).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn names_that_nobody_may_have_and_what_others_see_of_one() {
+    let server = Server::start().await;
+    let http = server.http();
+    let register = async |name: &str| {
+        let body = json!({ "username": name, "email": "hidden@example.org", "password": "password of mine" });
+        http.send("POST", "/api/auth/register", &[], Some(&body)).await
+    };
+    for name in [
+        "admin",
+        "ROOT",
+        "system",
+        "support",
+        "moderator",
+        "bot",
+        "here",
+        "all",
+        "everyone",
+        "gemini",
+        "Gemini-Fan",
+        "teller",
+        "TELLER",
+        "ab",
+        "-ab",
+        ".ab",
+        "a b",
+        "a/b",
+        "ünter",
+        "al\u{200b}ice",
+        "al\u{202e}ice",
+        "а\u{043b}ice",
+        "x\u{0}y",
+        &"x".repeat(33),
+        &"x".repeat(2_000),
+    ] {
+        check_failure(&register(name).await, 400, name);
+    }
+    let made = register("Ａnna_1.x-y").await;
+    assert_eq!((made.status, &made.json()["username"]), (200, &json!("anna_1.x-y")));
+    // The name of a bot opens no account, and an address finds nobody.
+    let credentials = json!({ "username": "teller", "password": "password of mine" });
+    assert_eq!(
+        http.send("POST", "/api/auth/login", &[], Some(&credentials))
+            .await
+            .status,
+        401
+    );
+    let alice = server.person("alice").await;
+    for (query, found) in [("hidden", 0), ("example.org", 0), ("teller", 0), ("anna", 1)] {
+        let users = http
+            .get(&alice, &format!("/api/users/search?query={query}"))
+            .await
+            .json();
+        assert_eq!(users.as_array().unwrap().len(), found, "{query}");
+        assert!(!users.to_string().contains("hidden@"), "{users}");
     }
 }
