@@ -67,11 +67,11 @@ pub(crate) async fn open(
     let until = Instant::now() + identity.left.min(Duration::from_secs(100 * 365 * 86_400));
     let at_home = Arc::clone(house);
     house.sockets.spawn(async move {
-        // Held as long as there is a socket, or may be one.
-        let _seat = seat;
         if let Some((stream, ahead)) = taken(upgrade, patience).await {
             connection::run(at_home, user, stream, ahead, until).await;
         }
+        // Held as long as there was a socket, or might have been one.
+        drop(seat);
     });
     Ok(response.map(|_| Full::default()))
 }
