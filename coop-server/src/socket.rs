@@ -60,7 +60,8 @@ pub(crate) async fn open(
     if house.is_draining() {
         return Err(Failure::unavailable("the server is closing"));
     }
-    let seat = house.seats.take(user.id(), address).map_err(no_seat)?;
+    // In a box: what a task keeps, it keeps for as long as there is a socket.
+    let seat = Box::new(house.seats.take(user.id(), address).map_err(no_seat)?);
     let refused = |_| Failure::bad_request("Not a WebSocket handshake");
     let (response, upgrade) = fastwebsockets::upgrade::upgrade(request).map_err(refused)?;
     // Tokens of more than a century would overflow the clock.

@@ -65,6 +65,8 @@ pub(super) struct Connection {
     rates: Mutex<Rates>,
     /// For how many beats of the pulse the client has said nothing.
     silent: AtomicU8,
+    /// Its name in the pulse.
+    beat: u64,
     pub(super) house: Arc<House>,
 }
 
@@ -133,7 +135,7 @@ impl Ending {
 /// Serves a socket until it ends.
 pub(super) async fn run(house: Arc<House>, user: User, socket: TcpStream, ahead: Bytes, until: Instant) {
     let connection = Arc::new(Connection::new(socket, user.id(), Arc::clone(&house)));
-    let _felt = house.pulse.feel(&connection);
+    house.pulse.feel(&connection);
     if house.pulse.is_still() {
         let (pulse, closing) = (Arc::downgrade(&house.pulse), house.closing.clone());
         house
@@ -161,6 +163,12 @@ pub(super) async fn run(house: Arc<House>, user: User, socket: TcpStream, ahead:
     Box::pin(connection.say_goodbye(&ending)).await;
 }
 
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.house.pulse.forget(self.beat);
+    }
+}
+
 impl Connection {
     fn new(socket: TcpStream, user: UserId, house: Arc<House>) -> Self {
         Self {
@@ -177,6 +185,7 @@ impl Connection {
             reason: OnceLock::new(),
             rates: Mutex::default(),
             silent: AtomicU8::new(0),
+            beat: house.pulse.name(),
             house,
         }
     }
@@ -225,6 +234,11 @@ impl Connection {
 
     pub(super) async fn woken(&self) {
         self.wake.notified().await;
+    }
+
+    /// Its name in the pulse.
+    pub(super) fn name(&self) -> u64 {
+        self.beat
     }
 
     /// Ends it, for a reason that its own task does not see.

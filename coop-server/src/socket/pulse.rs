@@ -25,20 +25,21 @@ pub(crate) struct Pulse {
     beating: AtomicBool,
 }
 
-/// A connection that feels the pulse until this is dropped.
-pub(super) struct Felt {
-    pulse: Arc<Pulse>,
-    id: u64,
-}
-
 impl Pulse {
-    pub(super) fn feel(self: &Arc<Self>, connection: &Arc<Connection>) -> Felt {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.part(id).insert(id, Arc::downgrade(connection));
-        Felt {
-            pulse: Arc::clone(self),
-            id,
-        }
+    /// A name that no other connection has.
+    pub(super) fn name(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// From now on this connection is told of each beat.
+    pub(super) fn feel(&self, connection: &Arc<Connection>) {
+        let name = connection.name();
+        self.part(name).insert(name, Arc::downgrade(connection));
+    }
+
+    /// A connection that is no more.
+    pub(super) fn forget(&self, name: u64) {
+        self.part(name).remove(&name);
     }
 
     /// Whether this is the first to ask: it starts the [beating](beat).
@@ -46,15 +47,9 @@ impl Pulse {
         !self.beating.swap(true, Ordering::AcqRel)
     }
 
-    fn part(&self, id: u64) -> MutexGuard<'_, Part> {
-        let part = &self.parts[(id % PARTS as u64) as usize];
+    fn part(&self, name: u64) -> MutexGuard<'_, Part> {
+        let part = &self.parts[(name % PARTS as u64) as usize];
         part.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Felt {
-    fn drop(&mut self) {
-        self.pulse.part(self.id).remove(&self.id);
     }
 }
 
