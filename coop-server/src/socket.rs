@@ -1,8 +1,9 @@
 //! The WebSocket: its handshake, and one task for each connection that reads rooms for its client.
 //!
 //! Rooms write to sockets themselves, from their own tasks and without waiting ([`reader`]); a connection's task
-//! ([`connection`]) does what cannot be done at once: what its client asks ([`act`]), what it missed ([`deliver`]), the
-//! rest of a frame that did not fit ([`outbox`]). What lies between them is one lock ([`wire`]).
+//! ([`connection`]) does what cannot be done at once: what its client says ([`receive`]) and asks ([`act`]), what it
+//! missed ([`deliver`]), the rest of a frame that did not fit ([`outbox`]). What lies between them is one lock ([`wire`]).
+//! One more task pings them all ([`pulse`]).
 
 mod act;
 mod connection;
@@ -10,6 +11,7 @@ mod deliver;
 mod outbox;
 mod pulse;
 mod reader;
+mod receive;
 mod wire;
 
 pub(crate) use pulse::Pulse;

@@ -1,16 +1,16 @@
-//! One connection: what its task and the rooms share, how its bytes become commands, and how it ends.
+//! One connection: what its task and the rooms share, the commands that wait, and how it ends.
 //!
-//! Its task is three loops in one: [receiving](Connection::receive), [acting](super::act) and
+//! Its task is three loops in one: [receiving](super::receive), [acting](super::act) and
 //! [delivering](super::deliver). None of them keeps the others waiting: while a command waits for the store, frames
 //! are read and delivered. An idle connection holds no buffer and, but for its token's end, no timer.
 
 use super::act::Actor;
 use super::pulse;
+use super::receive::Rates;
 use super::wire::{Slot, Wire};
 use crate::api::House;
 use crate::dialect::{Command, seed};
-use crate::frame::{self, Decoder, Incoming, Violation};
-use crate::limits::Bucket;
+use crate::frame::{self, Violation};
 use bytes::Bytes;
 use coop_core::live::{Encoder, Level, Reader};
 use coop_core::{Attachment, ErrorKind, HintKind, RoomId, User, UserId};
@@ -34,7 +34,7 @@ const LAST_COMMANDS: Duration = Duration::from_secs(10);
 const GOODBYE: Duration = Duration::from_secs(1);
 
 thread_local! {
-    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
+    pub(super) static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
 }
 
 /// What a connection's task and the rooms share.
@@ -62,21 +62,12 @@ pub(super) struct Connection {
     /// Why it should end, if somebody else has found a reason. The first stands; `closed` is told after.
     reason: OnceLock<Ending>,
     /// What its client may still do.
-    rates: Mutex<Rates>,
+    pub(super) rates: Mutex<Rates>,
     /// For how many beats of the pulse the client has said nothing.
-    silent: AtomicU8,
+    pub(super) silent: AtomicU8,
     /// Its name in the pulse.
     beat: u64,
     pub(super) house: Arc<House>,
-}
-
-/// What one client may do at a time.
-#[derive(Default)]
-struct Rates {
-    messages: Bucket,
-    frames: Bucket,
-    pings: Bucket,
-    errors: Bucket,
 }
 
 #[derive(Default)]
@@ -337,17 +328,6 @@ impl Connection {
         self.reply(&seed::refusal(words, retry_after))
     }
 
-    /// The same for what it should not have asked. One that goes on asking such things is sent away.
-    pub(super) fn refuse(&self, words: &str, retry_after: Option<Duration>) -> Result<(), Ending> {
-        self.tell(words, retry_after)?;
-        let erred = self.rates().errors.take(&self.house.limits.errors_per_socket);
-        erred.map_err(|_| Ending::Unruly)
-    }
-
-    fn rates(&self) -> MutexGuard<'_, Rates> {
-        self.rates.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     // Receiving.
 
     /// Receives, acts and delivers until one of them ends. What the client asked before it left is still done.
@@ -379,93 +359,17 @@ impl Connection {
         ending
     }
 
-    async fn receive(&self, ahead: Bytes) -> Ending {
-        let mut decoder = Decoder::new(frame::Limits {
-            max_message: self.house.limits.message_bytes,
-            max_fragments: self.house.limits.message_fragments as usize,
-        });
-        if let Err(ending) = self.decode(&mut decoder, &ahead) {
-            return ending;
-        }
-        drop(ahead);
-        loop {
-            while self.inbox().commands.len() >= MAX_COMMANDS {
-                self.taken.notified().await;
-            }
-            if self.socket.readable().await.is_err() {
-                return Ending::Lost;
-            }
-            let read = BUFFER.with_borrow_mut(|buffer| match self.socket.try_read(buffer) {
-                Ok(0) => Err(Ending::Lost),
-                Ok(length) => {
-                    self.silent.store(0, Ordering::Relaxed);
-                    self.decode(&mut decoder, &buffer[..length])
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(()),
-                Err(_) => Err(Ending::Lost),
-            });
-            if let Err(ending) = read {
-                return ending;
-            }
-            // A client that always has more must let others have their turn.
-            tokio::task::consume_budget().await;
-        }
-    }
-
-    fn decode(&self, decoder: &mut Decoder, mut bytes: &[u8]) -> Result<(), Ending> {
-        while let Some(incoming) = decoder.next(&mut bytes).map_err(Ending::Violated)? {
-            match incoming {
-                Incoming::Text(text) => self.heed(seed::decode(&text))?,
-                Incoming::Binary(_) => self.heed(Err("Not a JSON object"))?,
-                Incoming::Ping(payload) => {
-                    let limit = &self.house.limits.pings_per_socket;
-                    let allowed = self.rates().pings.take(limit);
-                    match allowed {
-                        Ok(()) => {
-                            let mut pong = Vec::new();
-                            frame::pong(&mut pong, &payload);
-                            self.reply(&pong)?;
-                        }
-                        Err(after) => self.refuse("too many pings", Some(after))?,
-                    }
-                }
-                Incoming::Pong(_) => {
-                    // It is there, and says nothing: the next beat asks again.
-                    self.silent.store(1, Ordering::Relaxed);
-                    self.heed(Ok(None))?;
-                }
-                Incoming::Close(reason) => return Err(Ending::Closed(reason.map(|(code, _)| code))),
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes a frame up, if the client has not sent too many.
-    fn heed(&self, frame: Result<Option<Command>, &'static str>) -> Result<(), Ending> {
-        let limits = &self.house.limits;
-        let (allowed, words) = match &frame {
-            Ok(Some(Command::Join(_) | Command::Leave(_))) => (Ok(()), ""),
-            Ok(Some(Command::Message(..))) => (
-                self.rates().messages.take(&limits.messages_per_socket),
-                "too many messages",
-            ),
-            _ => (self.rates().frames.take(&limits.frames_per_socket), "too many frames"),
-        };
-        match (allowed, frame) {
-            (Err(after), _) => self.refuse(words, Some(after)),
-            (Ok(()), Ok(Some(command))) => {
-                self.put(command);
-                Ok(())
-            }
-            (Ok(()), Ok(None)) => Ok(()),
-            (Ok(()), Err(words)) => self.refuse(words, None),
-        }
-    }
-
     // Commands between receiving and acting.
 
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until not too many commands wait.
+    pub(super) async fn until_taken(&self) {
+        while self.inbox().commands.len() >= MAX_COMMANDS {
+            self.taken.notified().await;
+        }
     }
 
     fn end_inbox(&self) {
@@ -473,7 +377,7 @@ impl Connection {
         self.arrived.notify_one();
     }
 
-    fn put(&self, command: Command) {
+    pub(super) fn put(&self, command: Command) {
         self.inbox().commands.push_back(command);
         self.arrived.notify_one();
     }
