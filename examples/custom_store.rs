@@ -402,7 +402,25 @@ impl UserStore for TableStore {
     async fn set_password(&self, id: UserId, hash: &str) -> Result<()> {
         let mut tables = self.tables()?;
         let user = tables.users.iter_mut().find(|(account, _)| account.id == id);
-        user.ok_or_else(|| Error::not_found("no such user"))?.1 = Some(hash.to_owned());
+        let (account, password) = user.ok_or_else(|| Error::not_found("no such user"))?;
+        *password = Some(hash.to_owned());
+        account.token_version += 1;
+        Ok(())
+    }
+
+    async fn rehash(&self, id: UserId, from: &str, to: &str) -> Result<()> {
+        let mut tables = self.tables()?;
+        let user = tables.users.iter_mut().find(|(account, _)| account.id == id);
+        if let Some((_, password)) = user.filter(|(_, password)| password.as_deref() == Some(from)) {
+            *password = Some(to.to_owned());
+        }
+        Ok(())
+    }
+
+    async fn end_tokens(&self, id: UserId) -> Result<()> {
+        let mut tables = self.tables()?;
+        let user = tables.users.iter_mut().find(|(account, _)| account.id == id);
+        user.ok_or_else(|| Error::not_found("no such user"))?.0.token_version += 1;
         Ok(())
     }
 

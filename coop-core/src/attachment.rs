@@ -62,6 +62,12 @@ impl Feed {
         self.0.id
     }
 
+    /// Whether it was made as an AI chat, in which somebody alone asks with every message.
+    #[must_use]
+    pub fn is_ai_chat(&self) -> bool {
+        self.0.ai_chat
+    }
+
     pub(crate) fn live(&self) -> &LiveRoom {
         &self.0
     }

@@ -148,8 +148,9 @@ impl Engine {
             password,
             now: self.shared.now(),
         };
+        let as_of = self.shared.token_ends();
         let account = self.shared.patiently(self.shared.users.create_user(new)).await??;
-        Ok(User::new(Arc::clone(&self.shared), account))
+        Ok(User::new(Arc::clone(&self.shared), account, as_of))
     }
 
     /// The user of this name and password. An unknown name costs the same time as a wrong password and gives the same
@@ -167,6 +168,7 @@ impl Engine {
     pub async fn authenticate(&self, name: &str, password: String) -> Result<User> {
         self.shared.check_open()?;
         password::check_upper_bound(&password).map_err(Error::bad_request)?;
+        let as_of = self.shared.token_ends();
         // A name that cannot exist is looked up like any other, so that it costs the same.
         let found = self
             .shared
@@ -174,7 +176,7 @@ impl Engine {
             .credentials(&names::fold(name).unwrap_or_default())
             .await?;
         let (account, hash) = found.unzip();
-        let verdict = self.shared.passwords.verify(password.clone(), hash).await?;
+        let verdict = self.shared.passwords.verify(password.clone(), hash.clone()).await?;
         let wrong = || Error::new(ErrorKind::Unauthorized, "incorrect name or password");
         let account = account.ok_or_else(wrong)?;
         match verdict {
@@ -182,12 +184,13 @@ impl Engine {
             Verdict::Right => {}
             Verdict::RightButStale => {
                 // A failure here is no reason to refuse somebody who gave the right password.
-                if let Ok(hash) = self.shared.passwords.hash(password).await {
-                    let _ = self.shared.users.set_password(account.id, &hash).await;
+                if let Ok(fresh) = self.shared.passwords.hash(password).await {
+                    let stale = hash.unwrap_or_default();
+                    let _ = self.shared.users.rehash(account.id, &stale, &fresh).await;
                 }
             }
         }
-        Ok(User::new(Arc::clone(&self.shared), account))
+        Ok(User::new(Arc::clone(&self.shared), account, as_of))
     }
 
     /// The user of this id, without authenticating anybody: the host has done that.
@@ -202,8 +205,9 @@ impl Engine {
     /// `NotFound`, `Unavailable`, `Closed`. Cancel safe.
     pub async fn user(&self, id: UserId) -> Result<User> {
         self.shared.check_open()?;
+        let as_of = self.shared.token_ends();
         let account = self.shared.users.user(id).await?.ok_or_else(no_such_user)?;
-        Ok(User::new(Arc::clone(&self.shared), account))
+        Ok(User::new(Arc::clone(&self.shared), account, as_of))
     }
 
     /// The user of this name, without authenticating anybody.
@@ -219,8 +223,9 @@ impl Engine {
     pub async fn find_user(&self, name: &str) -> Result<User> {
         self.shared.check_open()?;
         let name = names::fold(name).map_err(|_| no_such_user())?;
+        let as_of = self.shared.token_ends();
         let account = self.shared.users.user_by_name(&name).await?.ok_or_else(no_such_user)?;
-        Ok(User::new(Arc::clone(&self.shared), account))
+        Ok(User::new(Arc::clone(&self.shared), account, as_of))
     }
 
     /// A room's name and owner, whoever asks. For hosts whose contract tells unknown rooms from foreign ones.

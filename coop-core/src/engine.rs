@@ -100,6 +100,8 @@ pub(crate) struct Shared {
     /// Who waits for which turn's end. Never held together with another lock.
     waiting: Mutex<BTreeMap<TurnId, Vec<oneshot::Sender<()>>>>,
     next_reader: AtomicU64,
+    /// How often somebody's tokens were ended here: who looked before and attaches after looks again.
+    token_ends: AtomicU64,
 }
 
 type KnownReader = (ReaderId, Arc<dyn Reader>);
@@ -164,6 +166,7 @@ impl Shared {
             turns: Mutex::default(),
             waiting: Mutex::default(),
             next_reader: AtomicU64::new(1),
+            token_ends: AtomicU64::new(0),
         }
     }
 
@@ -335,6 +338,18 @@ impl Shared {
             .flatten()
             .map(|(_, reader)| Arc::clone(reader))
             .collect()
+    }
+
+    /// The count to be taken before a look at an account whose token is checked.
+    pub(crate) fn token_ends(&self) -> u64 {
+        self.token_ends.load(Ordering::SeqCst)
+    }
+
+    /// The user's tokens have ended: counts it, then tells their readers. A reader that is registered later is of
+    /// somebody who sees the count.
+    pub(crate) fn tell_tokens_ended(&self, user: UserId) {
+        self.token_ends.fetch_add(1, Ordering::SeqCst);
+        self.readers_of(user).iter().for_each(|reader| reader.tokens_ended());
     }
 
     pub(crate) fn all_readers(&self) -> Vec<Arc<dyn Reader>> {

@@ -21,6 +21,9 @@ pub struct Account {
     pub email: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,
+    /// How often all its tokens have been ended: a token that was given out for another version is no longer good.
+    #[serde(default)]
+    pub token_version: i64,
 }
 
 impl Account {
@@ -32,7 +35,15 @@ impl Account {
             name: name.into(),
             email,
             created_at,
+            token_version: 0,
         }
+    }
+
+    /// With this version of its tokens. A new account's is 0.
+    #[must_use]
+    pub fn with_token_version(mut self, version: i64) -> Self {
+        self.token_version = version;
+        self
     }
 }
 
@@ -673,6 +684,8 @@ pub struct Draft {
     pub reply_to: Option<MessageId>,
     /// What the application attaches.
     pub meta: Option<Meta>,
+    /// Whether it asks nobody, whatever it says. No part of what is sent: a resend is the same without it.
+    pub asks_nobody: bool,
 }
 
 impl Draft {
@@ -696,6 +709,13 @@ impl Draft {
     #[must_use]
     pub fn reply_to(mut self, message: MessageId) -> Self {
         self.reply_to = Some(message);
+        self
+    }
+
+    /// As something that is only said: no bot is asked, whatever its text and wherever it is said.
+    #[must_use]
+    pub fn asking_nobody(mut self) -> Self {
+        self.asks_nobody = true;
         self
     }
 

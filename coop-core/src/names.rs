@@ -137,9 +137,12 @@ pub(crate) fn is_invisible(c: char) -> bool {
     )
 }
 
-/// NFKC and lower case. One spelling of a name must not hide behind another.
-/// A name's key: what it is unique, found and mentioned by.
-pub(crate) fn fold(name: &str) -> Result<String, &'static str> {
+/// A name's key: what it is unique, found and mentioned by. NFKC and lower case: one spelling of a name must not hide
+/// behind another.
+///
+/// # Errors
+/// A sentence for what is too long to be a name.
+pub fn fold(name: &str) -> Result<String, &'static str> {
     // No name that may be had takes more room than this, and folding a larger one is work for nothing.
     if name.len() > MAX_NAME_CHARS * 16 {
         return Err("a name may have at most 32 characters");

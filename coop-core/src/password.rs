@@ -6,7 +6,8 @@
 //!
 //! This module refuses to know users, stores, tokens and rates: it sees a password and a string that it once made
 //! itself. Hashes are PHC strings (`$argon2id$v=19$m=19456,t=2,p=1$…`), which carry their own parameters, so a
-//! changed [`Cost`] leaves old hashes good.
+//! changed [`Cost`] leaves old hashes good. The first system's hashes are bcrypt's (`$2b$12$…`): they are verified, and
+//! count as stale.
 
 use crate::error::{Error, ErrorKind};
 use argon2::password_hash::{self, PasswordHasher, PasswordVerifier, phc};
@@ -20,6 +21,9 @@ use unicode_normalization::UnicodeNormalization;
 const MAX_WAITING: usize = 32;
 /// How long one may wait before being told the same.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The dearest bcrypt hash that is verified.
+const MAX_BCRYPT_COST: u32 = 16;
 
 const MIN_CHARS: usize = 8;
 const MAX_CHARS: usize = 128;
@@ -56,7 +60,7 @@ pub enum Verdict {
     Wrong,
     /// The password.
     Right,
-    /// The password, but its hash was made with another [`Cost`]: hash it anew and store that.
+    /// The password, but its hash was made with another [`Cost`] or by bcrypt: hash it anew and store that.
     RightButStale,
 }
 
@@ -70,7 +74,7 @@ pub enum PasswordError {
     /// The password is too long to be looked at.
     #[error("{0}")]
     Refused(&'static str),
-    /// The stored string is not an argon2id hash.
+    /// The stored string is not a hash that is known here.
     #[error("the stored password hash cannot be read")]
     BadHash,
     /// No memory, no randomness, or the runtime is shutting down.
@@ -139,6 +143,7 @@ impl Passwords {
         check_upper_bound(&password).map_err(PasswordError::Refused)?;
         let known = phc.is_some();
         let stored = match phc {
+            Some(phc) if is_bcrypt(&phc) => return self.run(move |_| verify_bcrypt(&password, &phc)).await,
             Some(phc) => parse(&phc)?,
             None => self.decoy().map_err(failed)?,
         };
@@ -238,6 +243,23 @@ fn parse(phc: &str) -> Result<phc::PasswordHash, PasswordError> {
     }
 }
 
+/// Whether this is a hash of bcrypt that costs no more than some seconds.
+fn is_bcrypt(stored: &str) -> bool {
+    let version = ["$2a$", "$2b$", "$2x$", "$2y$"]
+        .iter()
+        .find_map(|version| stored.strip_prefix(version));
+    let cost = version.and_then(|rest| rest.split_once('$')?.0.parse::<u32>().ok());
+    cost.is_some_and(|cost| cost <= MAX_BCRYPT_COST)
+}
+
+fn verify_bcrypt(password: &str, stored: &str) -> Result<Verdict, PasswordError> {
+    match bcrypt::verify(password, stored) {
+        Ok(true) => Ok(Verdict::RightButStale),
+        Ok(false) => Ok(Verdict::Wrong),
+        Err(_) => Err(PasswordError::BadHash),
+    }
+}
+
 fn is_stale(stored: &phc::PasswordHash, now: &Params) -> bool {
     let Ok(then) = Params::try_from(stored) else {
         return true;
@@ -312,7 +334,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_argon2id_is_said_to_be_unreadable() {
+    async fn a_hash_of_bcrypt_is_good_but_stale() {
+        // Made by libxcrypt.
+        for version in ["2a", "2b", "2y"] {
+            let stored = format!("${version}$04$abcdefghijklmnopqrstuujydOTSfIH/d5oUHpsygqV5X9xJLQc6e");
+            let right = cheap().verify("correct horse".into(), Some(stored.clone())).await;
+            assert_eq!(right.unwrap(), Verdict::RightButStale, "{stored}");
+            for wrong in ["", "correct Horse", "correct horse "] {
+                let wrong = cheap().verify(wrong.into(), Some(stored.clone())).await;
+                assert_eq!(wrong.unwrap(), Verdict::Wrong, "{stored}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_hash_of_ours_is_said_to_be_unreadable() {
         for phc in [
             "",
             "secret",
@@ -323,7 +359,12 @@ mod tests {
             "$argon2id$v=19$m=0,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$4ZzcEPvhJZHqMTCDMlnEY3DdfV5HoFwlxgEpKVAxCMY",
             "$argon2id$v=19$m=8,t=1,x=1$c29tZXNhbHRzb21lc2FsdA$4ZzcEPvhJZHqMTCDMlnEY3DdfV5HoFwlxgEpKVAxCMY",
             "$argon2i$v=19$m=8,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$4ZzcEPvhJZHqMTCDMlnEY3DdfV5HoFwlxgEpKVAxCMY",
-            "$2b$12$K3JNm1aO0sYyLkXw0mDk5eQx0n6n1o6l1mGZ8h0iF0pSx3xqk0r6S",
+            "$2b$",
+            "$2b$04$",
+            "$2b$04$abcdefghijklmnopqrstuujydOTSfIH/d5oUHpsygqV5X9xJLQc6",
+            "$2b$04$abcdefghijklmnopqrstuujydOTSfIH/d5oUHpsygqV5X9xJLQ€e",
+            "$2b$31$abcdefghijklmnopqrstuujydOTSfIH/d5oUHpsygqV5X9xJLQc6e",
+            "$2c$04$abcdefghijklmnopqrstuujydOTSfIH/d5oUHpsygqV5X9xJLQc6e",
         ] {
             let verdict = cheap().verify("secret".into(), Some(phc.into())).await;
             assert!(matches!(verdict, Err(PasswordError::BadHash)), "{phc}");

@@ -280,8 +280,9 @@ impl Room {
             names::check_client_id(id)?;
         }
         let handles = self.shared.handles();
-        let asks = command::asks(&draft.text, &handles, false);
-        let asks_if_alone = handles.first().map(|&handle| handle.to_owned());
+        let may_ask = !draft.asks_nobody;
+        let asks = may_ask.then(|| command::asks(&draft.text, &handles, false));
+        let asks_if_alone = handles.first().filter(|_| may_ask).map(|&handle| handle.to_owned());
         let post = Post {
             author: self.user,
             name: self.name.clone(),
@@ -290,7 +291,7 @@ impl Room {
             text: draft.text,
             reply_to: draft.reply_to,
             meta: draft.meta,
-            asks,
+            asks: asks.unwrap_or_default(),
             asks_if_alone,
         };
         match self.submit(Intent::Post(post), Vec::new()).await? {

@@ -42,9 +42,23 @@ pub trait UserStore: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Replaces a password hash.
+    /// Replaces a password by another, of this hash, and with it [ends all tokens](Self::end_tokens): whoever knew the
+    /// old one is out.
     async fn set_password(&self, _id: UserId, _hash: &str) -> Result<()> {
         Err(Error::forbidden("passwords are kept elsewhere"))
+    }
+
+    /// Replaces the hash of a password by another of the same password, if it is still `from`. Tokens stay.
+    async fn rehash(&self, _id: UserId, _from: &str, _to: &str) -> Result<()> {
+        Ok(())
+    }
+
+    /// Raises the account's [token version](Account::token_version) by one.
+    ///
+    /// # Errors
+    /// `NotFound` if there is nobody of this id.
+    async fn end_tokens(&self, _id: UserId) -> Result<()> {
+        Err(Error::forbidden("tokens are kept elsewhere"))
     }
 
     /// Up to `limit` accounts whose name contains `text` (folded; its characters stand for themselves), without

@@ -7,9 +7,10 @@
 use crate::call::Call;
 use crate::cors::Origins;
 use crate::dialect::seed::Seed;
+use crate::limits::{Limits, Proxies, Seats, Tolls, client};
 use crate::reply::{Answer, Body, Failure};
-use crate::router::{Endpoint, Found, Route, Router};
-use crate::socket;
+use crate::router::{Endpoint, Found, Router};
+use crate::socket::{self, Pulse};
 use crate::token::{Identity, Secret, Tokens, WeakSecret};
 use bytes::Bytes;
 use coop_core::{Engine, ErrorKind, User};
@@ -29,9 +30,6 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long a request may take from its head to its answer.
-const PATIENCE: Duration = Duration::from_secs(15);
-
 /// The service. Cheap to clone; all clones are the same.
 #[derive(Clone)]
 pub struct Api(pub(crate) Arc<House>);
@@ -43,6 +41,12 @@ pub(crate) struct House {
     pub(crate) origins: Origins,
     /// Whether anybody may make an account.
     pub(crate) registration: bool,
+    pub(crate) limits: Limits,
+    /// What is counted for users, accounts and addresses.
+    pub(crate) tolls: Arc<Tolls>,
+    /// Which sockets there may still be.
+    pub(crate) seats: Arc<Seats>,
+    pub(crate) proxies: Proxies,
     /// How long a socket may take nothing of what waits for it.
     pub(crate) write_patience: Duration,
     /// One for all sockets, so that what they all get is encoded once.
@@ -51,6 +55,10 @@ pub(crate) struct House {
     pub(crate) sockets: TaskTracker,
     /// Cancelled when the sockets should close.
     pub(crate) closing: CancellationToken,
+    /// What pings the sockets.
+    pub(crate) pulse: Arc<Pulse>,
+    /// The handles of the engine's bots, the default one first.
+    pub(crate) bots: Vec<String>,
     router: Router,
     draining: AtomicBool,
 }
@@ -71,6 +79,8 @@ pub struct ApiBuilder {
     token_ttl: Duration,
     origins: Vec<String>,
     registration: bool,
+    limits: Limits,
+    trusted_proxies: Vec<String>,
     write_patience: Duration,
 }
 
@@ -84,6 +94,9 @@ pub enum BuildError {
     /// The secret is too short.
     #[error(transparent)]
     WeakSecret(#[from] WeakSecret),
+    /// A trusted proxy is no address and no block of addresses.
+    #[error("{0:?} is no trusted proxy: an ADDRESS or a block ADDRESS/PREFIX is")]
+    BadProxy(String),
     /// Two routes contradict each other: a defect.
     #[error("the routes contradict each other")]
     Routes,
@@ -99,8 +112,14 @@ impl Api {
             token_ttl: Duration::from_secs(24 * 60 * 60),
             origins: Vec::new(),
             registration: true,
+            limits: Limits::default(),
+            trusted_proxies: Vec::new(),
             write_patience: Duration::from_secs(30),
         }
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.limits
     }
 
     /// The engine behind it.
@@ -147,7 +166,7 @@ impl Api {
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.0.limits.request_timeout;
         check_head(request.version(), request.headers())?;
         let (parts, body) = request.into_parts();
         let (route, parameters) = match self.0.router.find(&parts.method, parts.uri.path()) {
@@ -159,16 +178,20 @@ impl Api {
             .iter()
             .map(|text| text.parse().map_err(|_| Failure::malformed("Ids are numbers")))
             .collect::<Result<_, _>>()?;
+        let address = client(&parts.extensions, &parts.headers, &self.0.proxies);
         let query = parts.uri.query().unwrap_or("").to_owned();
         let user = match route.endpoint {
             Endpoint::Open(_) => None,
             Endpoint::Signed(_) => Some(self.authenticate(&parts.headers, deadline).await?),
             Endpoint::Socket => {
                 let parts = Request::from_parts(parts, ());
-                return socket::open(&self.0, parts, &query).await;
+                return socket::open(&self.0, parts, &query, address).await;
             }
         };
-        let body = read(route, body, deadline).await?;
+        if let Some(toll) = route.toll {
+            self.0.tolls.pay(toll, user.as_ref().map(User::id), address)?;
+        }
+        let body = read(route.body_limit(&self.0.limits), body, deadline).await?;
         let call = Call {
             house: Arc::clone(&self.0),
             ids,
@@ -197,7 +220,8 @@ impl House {
         let unknown = || Failure::unauthorized("Invalid authentication credentials");
         let identity = self.tokens.check(token).ok_or_else(unknown)?;
         match self.engine.user(identity.user).await {
-            Ok(user) => Ok((user, identity)),
+            Ok(user) if user.account().token_version == identity.version => Ok((user, identity)),
+            Ok(_) => Err(unknown()),
             Err(error) if error.kind() == ErrorKind::NotFound => Err(unknown()),
             Err(error) => Err(error.into()),
         }
@@ -243,6 +267,21 @@ impl ApiBuilder {
         self
     }
 
+    /// How much anybody may ask.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The proxies, as addresses or blocks of addresses (`10.0.0.0/8`), whose `X-Forwarded-For` is believed. None by
+    /// default. A server behind a proxy that it does not trust counts everybody as one.
+    #[must_use]
+    pub fn trusted_proxies(mut self, proxies: Vec<String>) -> Self {
+        self.trusted_proxies = proxies;
+        self
+    }
+
     /// A socket that takes nothing of what waits for it for this long is closed. 30 s by default.
     #[must_use]
     pub fn write_patience(mut self, patience: Duration) -> Self {
@@ -253,14 +292,20 @@ impl ApiBuilder {
     /// Makes the service.
     ///
     /// # Errors
-    /// Without a secret, or with one that is too short.
+    /// Without a secret, with one that is too short, or with a trusted proxy that is no address.
     pub fn build(self) -> Result<Api, BuildError> {
         let secret = Secret::new(self.secret.ok_or(BuildError::NoSecret)?)?;
         Ok(Api(Arc::new(House {
+            bots: self.engine.bots(),
+            pulse: Arc::default(),
             engine: self.engine,
             tokens: Tokens::new(&secret, self.token_ttl),
             origins: Origins::new(self.origins),
             registration: self.registration,
+            tolls: Arc::new(Tolls::new(&self.limits)),
+            seats: Arc::new(Seats::new(&self.limits)),
+            proxies: Proxies::new(self.trusted_proxies).map_err(BuildError::BadProxy)?,
+            limits: self.limits,
             write_patience: self.write_patience,
             seed: Arc::default(),
             sockets: TaskTracker::new(),
@@ -315,16 +360,16 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
-async fn read<B>(route: &Route, body: B, deadline: Instant) -> Result<Bytes, Failure>
+async fn read<B>(limit: usize, body: B, deadline: Instant) -> Result<Bytes, Failure>
 where
     B: hyper::body::Body,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let limited = Limited::new(body, route.body_limit());
+    let limited = Limited::new(body, limit);
     match timeout_at(deadline, limited.collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let detail = format!("A body here has at most {} bytes", route.body_limit());
+            let detail = format!("A body here has at most {limit} bytes");
             Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail).and_close())
         }
         Ok(Err(_)) => Err(Failure::bad_request("The body broke off").and_close()),

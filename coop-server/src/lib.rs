@@ -20,6 +20,7 @@ mod call;
 mod cors;
 mod dialect;
 pub mod frame;
+mod limits;
 mod objects;
 mod patient;
 mod reply;
@@ -30,6 +31,7 @@ mod socket;
 mod token;
 
 pub use api::{Api, ApiBuilder, BuildError};
+pub use limits::{ClientAddr, LimitError, Limits, Rate};
 pub use reply::Body;
 pub use serve::{Serve, serve};
 pub use token::{MIN_SECRET, Secret, WeakSecret};

@@ -142,12 +142,17 @@ impl From<Error> for Failure {
             soon.then_some(Duration::from_secs(1))
         });
         if let Some(after) = after {
-            // Rounded up: whoever comes back too early is refused again.
-            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
-            failure.headers.push((RETRY_AFTER, HeaderValue::from(seconds)));
+            failure
+                .headers
+                .push((RETRY_AFTER, HeaderValue::from(whole_seconds(after))));
         }
         failure
     }
+}
+
+/// When to come back, rounded up: whoever comes too early is refused again.
+pub(crate) fn whole_seconds(after: Duration) -> u64 {
+    after.as_secs() + u64::from(after.subsec_nanos() > 0)
 }
 
 /// The status of each kind of error: the only place that knows both.

@@ -1,6 +1,7 @@
 //! The whole HTTP surface on one screen, and who may knock where. It knows neither bodies nor answers.
 
 use crate::call::Call;
+use crate::limits::{Limits, Toll};
 use crate::reply::Answer;
 use crate::routes::{accounts, health, members, messages, rooms, users};
 use coop_core::User;
@@ -24,24 +25,37 @@ pub(crate) struct Route {
     pub(crate) method: Method,
     pub(crate) path: &'static str,
     pub(crate) endpoint: Endpoint,
+    /// What it costs, before its body is read.
+    pub(crate) toll: Option<Toll>,
+}
+
+macro_rules! toll {
+    () => {
+        None
+    };
+    ($toll:ident) => {
+        Some(Toll::$toll)
+    };
 }
 
 macro_rules! open {
-    ($method:ident $path:literal $endpoint:path) => {
+    ($method:ident $path:literal $endpoint:path $(, $toll:ident)?) => {
         Route {
             method: Method::$method,
             path: $path,
             endpoint: Endpoint::Open(|call| $endpoint(call).boxed()),
+            toll: toll!($($toll)?),
         }
     };
 }
 
 macro_rules! signed {
-    ($method:ident $path:literal $endpoint:path) => {
+    ($method:ident $path:literal $endpoint:path $(, $toll:ident)?) => {
         Route {
             method: Method::$method,
             path: $path,
             endpoint: Endpoint::Signed(|call, user| $endpoint(call, user).boxed()),
+            toll: toll!($($toll)?),
         }
     };
 }
@@ -51,35 +65,31 @@ macro_rules! signed {
 pub(crate) static SURFACE: &[Route] = &[
     open!  (GET    "/health"                           health::health),
     open!  (GET    "/ready"                            health::ready),
-    open!  (POST   "/api/auth/register"                accounts::register),
-    open!  (POST   "/api/auth/login"                   accounts::login),
+    open!  (POST   "/api/auth/register"                accounts::register, Registration),
+    open!  (POST   "/api/auth/login"                   accounts::login, Login),
     signed!(GET    "/api/auth/me"                      accounts::me),
-    signed!(GET    "/api/users/search"                 users::search),
+    signed!(GET    "/api/users/search"                 users::search, Search),
     signed!(GET    "/api/chats"                        rooms::list),
-    signed!(POST   "/api/chats"                        rooms::create),
+    signed!(POST   "/api/chats"                        rooms::create, NewRoom),
     signed!(GET    "/api/chats/{id}"                   rooms::show),
     signed!(DELETE "/api/chats/{id}"                   rooms::delete),
     signed!(GET    "/api/chats/{id}/messages"          messages::list),
     signed!(GET    "/api/chats/{id}/read-receipts"     messages::receipts),
     signed!(POST   "/api/chats/{id}/mark-read"         messages::mark_read),
     signed!(GET    "/api/chats/{id}/participants"      members::list),
-    signed!(POST   "/api/chats/{id}/invite"            members::invite),
+    signed!(POST   "/api/chats/{id}/invite"            members::invite, Invitation),
     signed!(POST   "/api/chats/{id}/leave"             members::leave),
     signed!(DELETE "/api/chats/{id}/participants/{member}" members::remove),
-    Route { method: Method::GET, path: "/ws", endpoint: Endpoint::Socket },
+    Route { method: Method::GET, path: "/ws", endpoint: Endpoint::Socket, toll: None },
 ];
 
-/// The most bytes of a body.
-const BODY: usize = 256 * 1024;
-/// The most bytes of a body that comes before we know from whom.
-const SMALL_BODY: usize = 4 * 1024;
-
 impl Route {
-    pub(crate) fn body_limit(&self) -> usize {
+    /// The most bytes of its body: less before we know from whom it comes.
+    pub(crate) fn body_limit(&self, limits: &Limits) -> usize {
         if self.path.starts_with("/api/auth/") {
-            SMALL_BODY
+            limits.auth_body_bytes
         } else {
-            BODY
+            limits.body_bytes
         }
     }
 }

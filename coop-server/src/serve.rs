@@ -1,13 +1,15 @@
 //! Serves an [`Api`] on a listener: accepts connections, speaks HTTP/1.1 with upgrades on them, and ends in order.
 
 use crate::api::Api;
-use crate::patient::Patient;
+use crate::limits::ClientAddr;
+use crate::patient::{Patient, Serving};
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use std::future::{self, IntoFuture};
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -16,10 +18,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
-/// How long the head of a request may take, and how long a connection is kept that has no request.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-const MAX_HEADERS: usize = 64;
-const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// How long requests that are being answered have when the server ends.
 const LAST_ANSWERS: Duration = Duration::from_secs(15);
 /// How long to wait when the system has no more files, before the next connection is accepted.
@@ -74,8 +72,8 @@ impl Serve {
                 biased;
                 () = &mut signal => break,
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => {
-                        connections.spawn(connection(stream, self.api.clone(), ending.clone()));
+                    Ok((stream, peer)) => {
+                        connections.spawn(connection(stream, peer.ip(), self.api.clone(), ending.clone()));
                     }
                     Err(error) => {
                         // Of one connection, or of the whole process: either way the next one may do better soon.
@@ -109,17 +107,34 @@ impl IntoFuture for Serve {
 }
 
 /// Serves one connection until it is closed, upgraded or the server ends.
-async fn connection(stream: TcpStream, api: Api, ending: CancellationToken) {
+async fn connection(stream: TcpStream, peer: IpAddr, api: Api, ending: CancellationToken) {
     // Everything is written whole; waiting for more to send would only delay it.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request: Request<Incoming>| api.clone().call(request));
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_headers(MAX_HEADERS)
-        .max_header_size(MAX_HEADER_BYTES)
-        .serve_connection(Patient::new(TokioIo::new(stream)), service)
-        .with_upgrades();
+    let limits = api.limits();
+    let serving = Serving::default();
+    let io = Patient::new(
+        TokioIo::new(stream),
+        limits.idle_timeout,
+        limits.header_timeout,
+        serving.clone(),
+    );
+    let mut http = http1::Builder::new();
+    // The head's time is kept by `Patient`: hyper has one timer for a head and for having none.
+    http.header_read_timeout(None)
+        .max_headers(limits.headers as usize)
+        .max_header_size(limits.header_bytes);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        serving.set(true);
+        request.extensions_mut().insert(ClientAddr(peer));
+        let answering = api.clone().call(request);
+        let serving = serving.clone();
+        async move {
+            let answer = answering.await;
+            serving.set(false);
+            answer
+        }
+    });
+    let served = http.serve_connection(io, service).with_upgrades();
     let mut served = pin!(served);
     let ended = tokio::select! {
         biased;

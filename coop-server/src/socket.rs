@@ -1,44 +1,58 @@
 //! The WebSocket: its handshake, and one task for each connection that reads rooms for its client.
 //!
 //! Rooms write to sockets themselves, from their own tasks and without waiting ([`reader`]); a connection's task
-//! ([`connection`]) does what cannot be done at once: what its client asks ([`act`]), what it missed ([`deliver`]), the
-//! rest of a frame that did not fit ([`outbox`]). What lies between them is one lock ([`wire`]).
+//! ([`connection`]) does what cannot be done at once: what its client says ([`receive`]) and asks ([`act`]), what it
+//! missed ([`deliver`]), the rest of a frame that did not fit ([`outbox`]). What lies between them is one lock ([`wire`]).
+//! One more task pings them all ([`pulse`]).
 
 mod act;
 mod connection;
 mod deliver;
 mod outbox;
+mod pulse;
 mod reader;
+mod receive;
 mod wire;
+
+pub(crate) use pulse::Pulse;
 
 use crate::api::House;
 use crate::call::parameter;
+use crate::limits::NoSeat;
 use crate::patient::Patient;
 use crate::reply::{Body, Failure};
 use bytes::Bytes;
+use coop_core::{Error, ErrorKind};
 use fastwebsockets::upgrade::{UpgradeFut, is_upgrade_request};
 use http::header::{HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-/// How long a handshake may wait for the store, and then for the connection.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// When somebody who found no seat should look again.
+const COME_BACK: Duration = Duration::from_secs(5);
 
 /// Answers a handshake, and if it is a good one starts the connection's task.
 ///
 /// A bad token is refused here and not by a close frame: the seed's clients try again at once after every open.
-pub(crate) async fn open(house: &Arc<House>, request: Request<()>, query: &str) -> Result<Response<Body>, Failure> {
+pub(crate) async fn open(
+    house: &Arc<House>,
+    request: Request<()>,
+    query: &str,
+    address: Option<IpAddr>,
+) -> Result<Response<Body>, Failure> {
     if !house.origins.admits_socket(request.headers()) {
         return Err(Failure::forbidden("Origin not allowed"));
     }
     let no_entry = || Failure::forbidden("Invalid authentication credentials");
     let token = parameter(query, "token").ok().flatten().ok_or_else(no_entry)?;
-    let identified = timeout(PATIENCE, house.identify(&token)).await;
+    let patience = house.limits.handshake_timeout;
+    let identified = timeout(patience, house.identify(&token)).await;
     let (user, identity) = match identified {
         Err(_) => return Err(Failure::unavailable("the store does not answer")),
         Ok(Err(failure)) if failure.status == StatusCode::UNAUTHORIZED => return Err(no_entry()),
@@ -48,17 +62,33 @@ pub(crate) async fn open(house: &Arc<House>, request: Request<()>, query: &str) 
     if house.is_draining() {
         return Err(Failure::unavailable("the server is closing"));
     }
+    // In a box: what a task keeps, it keeps for as long as there is a socket.
+    let seat = Box::new(house.seats.take(user.id(), address).map_err(no_seat)?);
     let refused = |_| Failure::bad_request("Not a WebSocket handshake");
     let (response, upgrade) = fastwebsockets::upgrade::upgrade(request).map_err(refused)?;
     // Tokens of more than a century would overflow the clock.
     let until = Instant::now() + identity.left.min(Duration::from_secs(100 * 365 * 86_400));
     let at_home = Arc::clone(house);
     house.sockets.spawn(async move {
-        if let Some((stream, ahead)) = taken(upgrade).await {
+        if let Some((stream, ahead)) = taken(upgrade, patience).await {
             connection::run(at_home, user, stream, ahead, until).await;
         }
+        // Held as long as there was a socket, or might have been one.
+        drop(seat);
     });
     Ok(response.map(|_| Full::default()))
+}
+
+fn no_seat(reason: NoSeat) -> Failure {
+    let (kind, words) = match reason {
+        NoSeat::OfUser => (ErrorKind::RateLimited, "you have too many connections"),
+        NoSeat::FromAddress => (
+            ErrorKind::RateLimited,
+            "there are too many connections from your address",
+        ),
+        NoSeat::InAll => (ErrorKind::Busy, "the server has too many connections"),
+    };
+    Error::new(kind, words).with_retry_after(COME_BACK).into()
 }
 
 /// The rules of RFC 6455 for a client's handshake.
@@ -101,8 +131,8 @@ fn is_key(key: &[u8]) -> bool {
 }
 
 /// The TCP connection under an upgraded one, and what the client sent ahead. HTTP's buffers go with the rest.
-async fn taken(upgrade: UpgradeFut) -> Option<(TcpStream, Bytes)> {
-    let upgraded = timeout(PATIENCE, upgrade).await.ok()?.ok()?.into_inner().into_inner();
+async fn taken(upgrade: UpgradeFut, patience: Duration) -> Option<(TcpStream, Bytes)> {
+    let upgraded = timeout(patience, upgrade).await.ok()?.ok()?.into_inner().into_inner();
     let upgraded = match upgraded.downcast::<Patient<TokioIo<TcpStream>>>() {
         Ok(parts) => return Some((parts.io.into_inner().into_inner(), parts.read_buf)),
         Err(upgraded) => upgraded,

@@ -111,6 +111,8 @@ fn random_hex() -> io::Result<String> {
 #[derive(Debug, Serialize, Deserialize)]
 struct Claims {
     sub: String,
+    /// Which version of the user's tokens it is.
+    ver: i64,
     iss: String,
     aud: String,
     iat: u64,
@@ -123,6 +125,8 @@ struct Claims {
 pub(crate) struct Identity {
     /// Whose it is.
     pub(crate) user: UserId,
+    /// Good as long as this is the version of the user's tokens.
+    pub(crate) version: i64,
     /// How long it is still good.
     pub(crate) left: Duration,
 }
@@ -153,14 +157,15 @@ impl Tokens {
         }
     }
 
-    /// A token for this user.
+    /// A token of this version for this user.
     ///
     /// # Errors
     /// If the system has no randomness, or signing fails.
-    pub(crate) fn issue(&self, user: UserId) -> io::Result<String> {
+    pub(crate) fn issue(&self, user: UserId, version: i64) -> io::Result<String> {
         let now = now();
         let claims = Claims {
             sub: user.to_string(),
+            ver: version,
             iss: ISSUER.to_owned(),
             aud: AUDIENCE.to_owned(),
             iat: now,
@@ -177,20 +182,25 @@ impl Tokens {
 
     fn try_check(&self, token: &str) -> errors::Result<Option<Identity>> {
         let claims = decode::<Claims>(token, &self.checking, &self.validation)?.claims;
-        let left = Duration::from_secs(claims.exp.saturating_sub(now()));
-        Ok(claims
-            .sub
-            .parse()
-            .ok()
-            .map(|id: i64| Identity { user: id.into(), left }))
+        let left = Duration::from_secs(claims.exp).saturating_sub(since_1970());
+        // The library counts whole seconds, and takes the last one for good.
+        if left.is_zero() {
+            return Ok(None);
+        }
+        Ok(claims.sub.parse().ok().map(|id: i64| Identity {
+            user: id.into(),
+            version: claims.ver,
+            left,
+        }))
     }
 }
 
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
 fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
+    since_1970().as_secs()
 }
 
 #[cfg(test)]
@@ -214,15 +224,15 @@ mod tests {
 
     fn claims() -> serde_json::Value {
         serde_json::json!({
-            "sub": "7", "iss": ISSUER, "aud": AUDIENCE, "iat": now(), "exp": now() + 60, "jti": "x",
+            "sub": "7", "ver": 3, "iss": ISSUER, "aud": AUDIENCE, "iat": now(), "exp": now() + 60, "jti": "x",
         })
     }
 
     #[test]
     fn a_token_says_whose_it_is() {
-        let token = tokens().issue(USER).unwrap();
+        let token = tokens().issue(USER, 3).unwrap();
         let identity = tokens().check(&token).unwrap();
-        assert_eq!(identity.user, USER);
+        assert_eq!((identity.user, identity.version), (USER, 3));
         assert!(identity.left <= Duration::from_secs(60) && identity.left >= Duration::from_secs(58));
         assert_eq!(
             tokens().check(&signed(&claims(), Algorithm::HS256, 1)).unwrap().user,
@@ -233,7 +243,7 @@ mod tests {
     #[test]
     fn what_is_no_token_of_ours() {
         let tokens = tokens();
-        let good = tokens.issue(USER).unwrap();
+        let good = tokens.issue(USER, 3).unwrap();
         let (body, signature) = good.rsplit_once('.').unwrap();
         // {"alg":"none","typ":"JWT"}
         let unsigned = format!(
@@ -266,6 +276,7 @@ mod tests {
             ("iss", serde_json::json!("somebody")),
             ("aud", serde_json::json!("somebody")),
             ("sub", serde_json::json!("alice")),
+            ("ver", serde_json::json!("3")),
         ] {
             let mut other = claims();
             other[claim] = value;

@@ -217,6 +217,9 @@ pub trait Reader: Send + Sync + 'static {
     /// The user has become a member of this room; the reader's task should enter it.
     fn gained(&self, room: RoomId);
 
+    /// All tokens of the user have been ended: whoever reads for somebody who came with one should end too.
+    fn tokens_ended(&self) {}
+
     /// The engine closes.
     fn closed(&self);
 }

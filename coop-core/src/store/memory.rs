@@ -170,6 +170,26 @@ impl UserStore for MemoryStore {
             .get_mut(&id)
             .ok_or_else(|| Error::not_found("no such user"))?;
         user.password = Some(hash.to_owned());
+        user.account.token_version += 1;
+        Ok(())
+    }
+
+    async fn rehash(&self, id: UserId, from: &str, to: &str) -> Result<()> {
+        let mut world = self.world()?;
+        let user = world.users.get_mut(&id);
+        if let Some(user) = user.filter(|user| user.password.as_deref() == Some(from)) {
+            user.password = Some(to.to_owned());
+        }
+        Ok(())
+    }
+
+    async fn end_tokens(&self, id: UserId) -> Result<()> {
+        let mut world = self.world()?;
+        let user = world
+            .users
+            .get_mut(&id)
+            .ok_or_else(|| Error::not_found("no such user"))?;
+        user.account.token_version += 1;
         Ok(())
     }
 

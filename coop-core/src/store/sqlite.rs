@@ -29,6 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
+use users::Change;
 
 /// How a file is opened.
 #[derive(Clone, Debug)]
@@ -239,8 +240,20 @@ impl UserStore for SqliteStore {
     }
 
     async fn set_password(&self, id: UserId, hash: &str) -> Result<()> {
-        let hash = hash.to_owned();
-        self.job(|reply| Job::SetPassword(id, hash, reply)).await
+        let change = Change::Password(hash.to_owned());
+        self.job(|reply| Job::ChangeUser(id, change, reply)).await
+    }
+
+    async fn rehash(&self, id: UserId, from: &str, to: &str) -> Result<()> {
+        let change = Change::Hash {
+            from: from.to_owned(),
+            to: to.to_owned(),
+        };
+        self.job(|reply| Job::ChangeUser(id, change, reply)).await
+    }
+
+    async fn end_tokens(&self, id: UserId) -> Result<()> {
+        self.job(|reply| Job::ChangeUser(id, Change::Tokens, reply)).await
     }
 
     async fn search(&self, text: &str, limit: u32, except: UserId) -> Result<Vec<Account>> {

@@ -131,6 +131,39 @@ async fn a_hash_of_another_cost_is_made_anew() {
 }
 
 #[tokio::test]
+async fn a_hash_of_bcrypt_is_good_once_and_no_token_ends_with_it() {
+    let store = MemoryStore::new();
+    let engine = Engine::builder(store.reopen()).password_cost(Cost::cheap_for_tests());
+    let engine = engine.build().await.unwrap();
+    let alice = engine.create_user("alice").await.unwrap();
+    let bcrypt = "$2b$04$abcdefghijklmnopqrstuujydOTSfIH/d5oUHpsygqV5X9xJLQc6e";
+    store.set_password(alice.id(), bcrypt).await.unwrap();
+    let hash = async || store.credentials("alice").await.unwrap().unwrap().1;
+    assert!(engine.authenticate("alice", "wrong horse".into()).await.is_err());
+    assert_eq!(hash().await, bcrypt);
+    for _ in 0..2 {
+        let logged_in = engine.authenticate("alice", "correct horse".into()).await.unwrap();
+        assert_eq!(logged_in.account().token_version, 1, "only the import has ended tokens");
+        assert!(hash().await.starts_with("$argon2id$"));
+    }
+    engine.close(ms(0)).await;
+}
+
+#[tokio::test]
+async fn who_is_logged_out_everywhere_is_told_apart_by_the_version() {
+    let scene = Scene::new().await;
+    let before = scene.engine.user(scene.alice.id()).await.unwrap();
+    scene.bob.log_out_everywhere().await.unwrap();
+    assert!(before.is_token_good().await.unwrap(), "others keep theirs");
+    before.log_out_everywhere().await.unwrap();
+    assert!(!before.is_token_good().await.unwrap());
+    let after = scene.engine.user(scene.alice.id()).await.unwrap();
+    assert_eq!(after.account().token_version, 1);
+    assert!(after.is_token_good().await.unwrap());
+    scene.close().await;
+}
+
+#[tokio::test]
 async fn people_are_found_by_a_part_of_their_name() {
     let cheap = |builder: coop_core::EngineBuilder| builder.password_cost(Cost::cheap_for_tests());
     let scene = Scene::with(MemoryStore::new(), cheap).await;

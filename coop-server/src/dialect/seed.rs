@@ -7,6 +7,7 @@ mod tests;
 use super::Command;
 use crate::frame;
 use crate::objects::{ChatObject, MessageObject, ending};
+use crate::reply::whole_seconds;
 use coop_core::live::{Encoder, Entry, Frames, Level, Tape};
 use coop_core::{Event, Hint, HintKind, Message, MessageId, MessageStatus, RoomId, RoomInfo, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
@@ -112,6 +113,9 @@ pub(crate) enum Say<'a> {
 #[derive(Serialize)]
 struct Refusal<'a> {
     error: &'a str,
+    /// In seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
 }
 
 /// Appends a frame; false if there is none.
@@ -136,9 +140,12 @@ fn alone(value: &impl Serialize) -> Vec<u8> {
     out
 }
 
-/// The frame that tells one client why something was not done.
-pub(crate) fn refusal(words: &str) -> Vec<u8> {
-    alone(&Refusal { error: words })
+/// The frame that tells one client why something was not done, and when another try makes sense if that is known.
+pub(crate) fn refusal(words: &str, retry_after: Option<Duration>) -> Vec<u8> {
+    alone(&Refusal {
+        error: words,
+        retry_after: retry_after.map(whole_seconds),
+    })
 }
 
 /// The frame that tells somebody of a room they are now in: made with them in it, or later joined.

@@ -3,6 +3,7 @@
 use crate::call::Call;
 use crate::objects::UserObject;
 use crate::reply::{Answer, Failure, Reply};
+use coop_core::names::fold;
 use coop_core::{Error, ErrorKind, User};
 use serde::Deserialize;
 
@@ -44,6 +45,9 @@ struct Credentials {
 /// Gives a token to who knows the password.
 pub(crate) async fn login(call: Call) -> Answer {
     let asked: Credentials = call.json()?;
+    // By the account's one name, however it is spelled here; what cannot be a name is counted as it is.
+    let name = fold(&asked.username).unwrap_or_else(|_| asked.username.clone());
+    call.house.tolls.try_account(&name)?;
     let user = match call.house.engine.authenticate(&asked.username, asked.password).await {
         Ok(user) => user,
         // Also for a password that is too long to be one: what is wrong is not told.
@@ -52,7 +56,8 @@ pub(crate) async fn login(call: Call) -> Answer {
         }
         Err(error) => return Err(error.into()),
     };
-    let issued = call.house.tokens.issue(user.id());
+    call.house.tolls.forgive_account(&name);
+    let issued = call.house.tokens.issue(user.id(), user.account().token_version);
     let token = issued.map_err(|error| Error::internal("no token could be made").with_source(error))?;
     Reply::json(&serde_json::json!({ "access_token": token, "token_type": "bearer" }))
 }

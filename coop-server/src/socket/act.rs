@@ -6,15 +6,15 @@ use super::outbox::Written;
 use super::wire::Slot;
 use crate::dialect::Command;
 use crate::dialect::seed::{NOT_AUTHORIZED, Seed, answer};
+use crate::limits::Asking;
+use coop_core::command::asks;
 use coop_core::live::{Cursor, Level};
-use coop_core::{Attachment, ErrorKind, HintKind, RoomId, Start};
+use coop_core::{Attachment, Draft, ErrorKind, HintKind, Room, RoomId, Start, TurnHandle};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 /// A leave takes effect after this, unless the room is joined again: the seed's page leaves and joins all the time.
 const LEAVE_AFTER: Duration = Duration::from_secs(1);
-/// Typing is passed on this often.
-const TYPING_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct Actor<'a> {
     connection: &'a Connection,
@@ -22,7 +22,7 @@ pub(super) struct Actor<'a> {
     attachment: &'a Attachment,
     /// Rooms to be left, in the order of time; each once.
     leaves: Vec<(Instant, RoomId)>,
-    /// When typing was last passed on, for the rooms where that was less than a second ago.
+    /// When typing was last passed on, for the rooms where that was a short time ago.
     typed: Vec<(Instant, RoomId)>,
 }
 
@@ -74,10 +74,12 @@ impl<'a> Actor<'a> {
         }
     }
 
+    /// Joins a room. A refusal is no error of the client's: the seed's page joins and leaves all the time, also a room
+    /// that it does not know it has lost.
     async fn join(&mut self, room: RoomId) -> Result<(), Ending> {
         self.leaves.retain(|(_, other)| *other != room);
         let Some(slot) = self.connection.slot(room).await else {
-            return self.connection.refuse(NOT_AUTHORIZED);
+            return self.connection.tell(NOT_AUTHORIZED, None);
         };
         if slot.level == Level::Full {
             return Ok(());
@@ -90,7 +92,7 @@ impl<'a> Actor<'a> {
             std::mem::replace(&mut slot.cursor, Cursor::NOWHERE)
         });
         let Some(from) = from else {
-            return self.connection.refuse(NOT_AUTHORIZED);
+            return self.connection.tell(NOT_AUTHORIZED, None);
         };
         let pulled = match self.attachment.join(&slot.feed, Start::Since(from.seq())).await {
             Ok(pulled) => pulled,
@@ -104,7 +106,7 @@ impl<'a> Actor<'a> {
                     ErrorKind::NotFound => NOT_AUTHORIZED,
                     _ => error.words(),
                 };
-                return self.connection.refuse(words);
+                return self.connection.tell(words, error.retry_after());
             }
         };
         let frames = encode(self.seed, Level::Full, &pulled, &slot.feed, self.attachment).await;
@@ -164,34 +166,89 @@ impl<'a> Actor<'a> {
 
     async fn say(&self, room: RoomId, text: String) -> Result<(), Ending> {
         let Some(slot) = self.connection.slot(room).await else {
-            return self.connection.refuse(NOT_AUTHORIZED);
+            return self.connection.refuse(NOT_AUTHORIZED, None);
         };
-        match self.attachment.room(&slot.feed).send(text).await {
-            Ok(sent) => {
-                for turn in &sent.turns {
-                    if let Some(error) = turn.refused() {
-                        self.connection.refuse(&error.words)?;
-                    }
+        let house = &self.connection.house;
+        let bots: Vec<_> = house.bots.iter().map(String::as_str).collect();
+        let asked = asks(&text, &bots, false).len();
+        // In an AI chat somebody alone asks with every message; whether they are alone the commit decides.
+        let perhaps = slot.feed.is_ai_chat() && asked == 0 && !bots.is_empty();
+        let room = self.attachment.room(&slot.feed);
+        let mut draft = Draft::text(text);
+        let (mut asking, mut refused) = (None, None);
+        if asked > 0 || perhaps {
+            match house.tolls.ask(self.connection.user, asked.max(1)) {
+                Ok(allowed) => asking = Some(allowed),
+                Err(error) if slot.feed.is_ai_chat() => {
+                    draft = draft.asking_nobody();
+                    refused = Some(error);
                 }
-                Ok(())
+                Err(error) => return self.connection.refuse(error.words(), error.retry_after()),
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => self.connection.refuse(NOT_AUTHORIZED),
-            Err(error) => self.connection.refuse(error.words()),
         }
+        match room.send(draft).await {
+            Ok(sent) => {
+                self.owe(asking, &sent.turns);
+                for error in sent.turns.iter().filter_map(|turn| turn.refused()) {
+                    self.connection.tell(&error.words, None)?;
+                }
+                match refused {
+                    Some(error) if !perhaps || is_alone(&room).await => {
+                        self.connection.refuse(error.words(), error.retry_after())
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Err(error) => {
+                asking.into_iter().for_each(Asking::forget);
+                match error.kind() {
+                    ErrorKind::NotFound => self.connection.refuse(NOT_AUTHORIZED, None),
+                    _ => self.connection.refuse(error.words(), error.retry_after()),
+                }
+            }
+        }
+    }
+
+    /// Keeps the place of an ask until all its answers have ended, or gives back what it cost if it asked nobody.
+    fn owe(&self, asking: Option<Asking>, turns: &[TurnHandle]) {
+        let Some(asking) = asking else { return };
+        let owed: Vec<_> = turns.iter().filter(|turn| turn.refused().is_none()).cloned().collect();
+        if owed.is_empty() {
+            asking.forget();
+            return;
+        }
+        let closing = self.connection.house.closing.clone();
+        self.connection.house.sockets.spawn(async move {
+            let _held = asking;
+            for turn in owed {
+                tokio::select! {
+                    biased;
+                    () = closing.cancelled() => return,
+                    // However it ended, and also if nobody can say.
+                    _ = turn.ended() => {}
+                }
+            }
+        });
     }
 
     async fn typing(&mut self, room: RoomId) -> Result<(), Ending> {
         let Some(slot) = self.connection.slot(room).await else {
-            return self.connection.refuse(NOT_AUTHORIZED);
+            return self.connection.refuse(NOT_AUTHORIZED, None);
         };
         let now = Instant::now();
-        self.typed.retain(|(at, _)| now < *at + TYPING_EVERY);
+        let every = self.connection.house.limits.typing_every;
+        self.typed.retain(|(at, _)| now < *at + every);
         if self.typed.iter().all(|(_, other)| *other != room) {
             self.typed.push((now, room));
             self.attachment.hint(&slot.feed, HintKind::Typing);
         }
         Ok(())
     }
+}
+
+/// Whether nobody else is in a room.
+async fn is_alone(room: &Room) -> bool {
+    room.members().await.is_ok_and(|members| members.len() == 1)
 }
 
 async fn until(moment: Option<Instant>) {

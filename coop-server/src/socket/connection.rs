@@ -1,22 +1,24 @@
-//! One connection: what its task and the rooms share, how its bytes become commands, and how it ends.
+//! One connection: what its task and the rooms share, the commands that wait, and how it ends.
 //!
-//! Its task is three loops in one: [receiving](Connection::receive), [acting](super::act) and
+//! Its task is three loops in one: [receiving](super::receive), [acting](super::act) and
 //! [delivering](super::deliver). None of them keeps the others waiting: while a command waits for the store, frames
 //! are read and delivered. An idle connection holds no buffer and, but for its token's end, no timer.
 
 use super::act::Actor;
+use super::pulse;
+use super::receive::Rates;
 use super::wire::{Slot, Wire};
 use crate::api::House;
 use crate::dialect::{Command, seed};
-use crate::frame::{self, Decoder, Incoming, Limits, Violation};
+use crate::frame::{self, Violation};
 use bytes::Bytes;
 use coop_core::live::{Encoder, Level, Reader};
-use coop_core::{Attachment, HintKind, RoomId, User, UserId};
+use coop_core::{Attachment, ErrorKind, HintKind, RoomId, User, UserId};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -32,7 +34,7 @@ const LAST_COMMANDS: Duration = Duration::from_secs(10);
 const GOODBYE: Duration = Duration::from_secs(1);
 
 thread_local! {
-    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
+    pub(super) static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
 }
 
 /// What a connection's task and the rooms share.
@@ -49,7 +51,7 @@ pub(super) struct Connection {
     wake: Notify,
     /// Tells that a gained room has been entered, or not.
     settled: Notify,
-    /// Tells that the engine closes.
+    /// Tells that there is a reason to end.
     closed: Notify,
     /// Commands that wait. Never locked together with `wire`.
     inbox: Mutex<Inbox>,
@@ -57,8 +59,15 @@ pub(super) struct Connection {
     arrived: Notify,
     /// Wakes receiving, when commands have been taken from a full inbox.
     taken: Notify,
-    /// How long the socket may take nothing of what is there for it.
-    patience: Duration,
+    /// Why it should end, if somebody else has found a reason. The first stands; `closed` is told after.
+    reason: OnceLock<Ending>,
+    /// What its client may still do.
+    pub(super) rates: Mutex<Rates>,
+    /// For how many beats of the pulse the client has said nothing.
+    pub(super) silent: AtomicU8,
+    /// Its name in the pulse.
+    beat: u64,
+    pub(super) house: Arc<House>,
 }
 
 #[derive(Default)]
@@ -81,6 +90,12 @@ pub(super) enum Ending {
     Slow,
     /// The client's token is no longer good.
     Expired,
+    /// All tokens of the user have been ended.
+    LoggedOut,
+    /// The client answers no ping.
+    Silent,
+    /// The client goes on doing what is refused.
+    Unruly,
     /// The server or the engine closes.
     Closing,
     /// The store does not say which rooms the user is in.
@@ -98,6 +113,9 @@ impl Ending {
             Self::Violated(violation) => frame::close(&mut out, violation.close_code(), &violation.to_string()),
             Self::Slow => frame::close(&mut out, 4508, "slow reader"),
             Self::Expired => frame::close(&mut out, 4401, "token expired"),
+            Self::LoggedOut => frame::close(&mut out, 4401, "logged out"),
+            Self::Silent => frame::close(&mut out, 4408, "no answer to pings"),
+            Self::Unruly => frame::close(&mut out, 1008, "too many errors"),
             Self::Closing => frame::close(&mut out, 1012, "the server restarts"),
             Self::Unavailable => frame::close(&mut out, 1013, "try again later"),
         }
@@ -107,15 +125,22 @@ impl Ending {
 
 /// Serves a socket until it ends.
 pub(super) async fn run(house: Arc<House>, user: User, socket: TcpStream, ahead: Bytes, until: Instant) {
-    let connection = Arc::new(Connection::new(socket, user.id(), house.write_patience));
+    let connection = Arc::new(Connection::new(socket, user.id(), Arc::clone(&house)));
+    house.pulse.feel(&connection);
+    if house.pulse.is_still() {
+        let (pulse, closing) = (Arc::downgrade(&house.pulse), house.closing.clone());
+        house
+            .sockets
+            .spawn(pulse::beat(pulse, house.limits.ping_every, closing));
+    }
     let encoder = Arc::clone(&house.seed) as Arc<dyn Encoder>;
     let attachment = user.attach(Arc::clone(&connection) as Arc<dyn Reader>, encoder);
-    let ending = match Box::pin(connection.enter_all(&attachment)).await {
+    let ending = match Box::pin(connection.begin(&user, &attachment)).await {
         Ok(()) => {
             tokio::select! {
                 biased;
                 () = house.closing.cancelled() => Ending::Closing,
-                () = connection.closed.notified() => Ending::Closing,
+                () = connection.closed.notified() => connection.reason.get().cloned().unwrap_or(Ending::Closing),
                 () = sleep_until(until) => Ending::Expired,
                 ending = connection.serve(&house.seed, &attachment, ahead) => ending,
             }
@@ -129,8 +154,14 @@ pub(super) async fn run(house: Arc<House>, user: User, socket: TcpStream, ahead:
     Box::pin(connection.say_goodbye(&ending)).await;
 }
 
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.house.pulse.forget(self.beat);
+    }
+}
+
 impl Connection {
-    fn new(socket: TcpStream, user: UserId, patience: Duration) -> Self {
+    fn new(socket: TcpStream, user: UserId, house: Arc<House>) -> Self {
         Self {
             socket,
             user,
@@ -142,7 +173,22 @@ impl Connection {
             inbox: Mutex::default(),
             arrived: Notify::new(),
             taken: Notify::new(),
-            patience,
+            reason: OnceLock::new(),
+            rates: Mutex::default(),
+            silent: AtomicU8::new(0),
+            beat: house.pulse.name(),
+            house,
+        }
+    }
+
+    /// Enters all rooms of the user, whose token must still be good: what ended it may have come between the look at
+    /// the token and the attaching.
+    async fn begin(&self, user: &User, attachment: &Attachment) -> Result<(), Ending> {
+        match user.is_token_good().await {
+            Ok(true) => self.enter_all(attachment).await,
+            Ok(false) => Err(Ending::LoggedOut),
+            Err(error) if error.kind() == ErrorKind::Closed => Err(Ending::Closing),
+            Err(_) => Err(Ending::Unavailable),
         }
     }
 
@@ -181,8 +227,34 @@ impl Connection {
         self.wake.notified().await;
     }
 
-    pub(super) fn close(&self) {
+    /// Its name in the pulse.
+    pub(super) fn name(&self) -> u64 {
+        self.beat
+    }
+
+    /// Ends it, for a reason that its own task does not see.
+    pub(super) fn close(&self, reason: Ending) {
+        let _ = self.reason.set(reason);
         self.closed.notify_one();
+    }
+
+    /// One beat of the pulse: a client that says nothing is pinged, and given up when it has not answered twice.
+    pub(super) fn beat(&self) {
+        // Whoever holds it writes at this very moment; the next beat will do.
+        let Some(mut wire) = self.try_wire() else { return };
+        match self.silent.fetch_add(1, Ordering::Relaxed) {
+            0 => {}
+            1 | 2 => {
+                let mut ping = Vec::new();
+                frame::ping(&mut ping, b"");
+                let wire = &mut *wire;
+                let _ = wire.outbox.reply(&self.socket, &ping);
+                if !wire.outbox.is_clear() {
+                    self.wake();
+                }
+            }
+            _ => self.close(Ending::Silent),
+        }
     }
 
     /// A gained room has been entered, or it turned out that it cannot be.
@@ -232,7 +304,7 @@ impl Connection {
             (!wire.outbox.is_broken()).then(|| wire.outbox.blocked_since().unwrap_or_else(Instant::now))
         };
         let since = blocked_since().ok_or(Ending::Lost)?;
-        match timeout_at(since + self.patience, self.socket.writable()).await {
+        match timeout_at(since + self.house.write_patience, self.socket.writable()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Ending::Lost),
             // Somebody else may have written meanwhile.
@@ -251,8 +323,9 @@ impl Connection {
         replied.map_err(|_| Ending::Slow)
     }
 
-    pub(super) fn refuse(&self, words: &str) -> Result<(), Ending> {
-        self.reply(&seed::refusal(words))
+    /// Tells the client why something was not done.
+    pub(super) fn tell(&self, words: &str, retry_after: Option<Duration>) -> Result<(), Ending> {
+        self.reply(&seed::refusal(words, retry_after))
     }
 
     // Receiving.
@@ -286,58 +359,17 @@ impl Connection {
         ending
     }
 
-    async fn receive(&self, ahead: Bytes) -> Ending {
-        let mut decoder = Decoder::new(Limits::default());
-        if let Err(ending) = self.decode(&mut decoder, &ahead) {
-            return ending;
-        }
-        drop(ahead);
-        loop {
-            while self.inbox().commands.len() >= MAX_COMMANDS {
-                self.taken.notified().await;
-            }
-            if self.socket.readable().await.is_err() {
-                return Ending::Lost;
-            }
-            let read = BUFFER.with_borrow_mut(|buffer| match self.socket.try_read(buffer) {
-                Ok(0) => Err(Ending::Lost),
-                Ok(length) => self.decode(&mut decoder, &buffer[..length]),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(()),
-                Err(_) => Err(Ending::Lost),
-            });
-            if let Err(ending) = read {
-                return ending;
-            }
-            // A client that always has more must let others have their turn.
-            tokio::task::consume_budget().await;
-        }
-    }
-
-    fn decode(&self, decoder: &mut Decoder, mut bytes: &[u8]) -> Result<(), Ending> {
-        while let Some(incoming) = decoder.next(&mut bytes).map_err(Ending::Violated)? {
-            match incoming {
-                Incoming::Text(text) => match seed::decode(&text) {
-                    Ok(Some(command)) => self.put(command),
-                    Ok(None) => {}
-                    Err(words) => self.refuse(words)?,
-                },
-                Incoming::Binary(_) => self.refuse("Not a JSON object")?,
-                Incoming::Ping(payload) => {
-                    let mut pong = Vec::new();
-                    frame::pong(&mut pong, &payload);
-                    self.reply(&pong)?;
-                }
-                Incoming::Pong(_) => {}
-                Incoming::Close(reason) => return Err(Ending::Closed(reason.map(|(code, _)| code))),
-            }
-        }
-        Ok(())
-    }
-
     // Commands between receiving and acting.
 
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until not too many commands wait.
+    pub(super) async fn until_taken(&self) {
+        while self.inbox().commands.len() >= MAX_COMMANDS {
+            self.taken.notified().await;
+        }
     }
 
     fn end_inbox(&self) {
@@ -345,7 +377,7 @@ impl Connection {
         self.arrived.notify_one();
     }
 
-    fn put(&self, command: Command) {
+    pub(super) fn put(&self, command: Command) {
         self.inbox().commands.push_back(command);
         self.arrived.notify_one();
     }

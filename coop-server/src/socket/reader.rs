@@ -1,7 +1,7 @@
 //! A connection as the rooms see it: they write to its socket from their own tasks, without waiting. What cannot be
 //! written at once is left to the connection's task, which pulls it.
 
-use super::connection::Connection;
+use super::connection::{Connection, Ending};
 use super::outbox::Written;
 use coop_core::live::{Frames, Level, Offer, Reader};
 use coop_core::{GoneReason, Hint, HintKind, RoomId, UserId};
@@ -72,7 +72,11 @@ impl Reader for Connection {
         self.wake();
     }
 
+    fn tokens_ended(&self) {
+        self.close(Ending::LoggedOut);
+    }
+
     fn closed(&self) {
-        self.close();
+        self.close(Ending::Closing);
     }
 }

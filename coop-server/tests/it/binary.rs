@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
-struct Program {
+pub(crate) struct Program {
     child: Child,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 fn command(folder: &Path) -> Command {
@@ -28,9 +28,23 @@ fn command(folder: &Path) -> Command {
 
 impl Program {
     async fn start(folder: &Path) -> Self {
+        Self::start_as(folder, command(folder)).await
+    }
+
+    /// With everything there is to log going into this file, and these variables.
+    pub(crate) async fn start_logging(folder: &Path, log: &Path, variables: &[(&str, &str)]) -> Self {
+        let mut command = command(folder);
+        command
+            .args(["--log", "trace"])
+            .envs(variables.iter().copied())
+            .stderr(std::fs::File::create(log).unwrap());
+        Self::start_as(folder, command).await
+    }
+
+    async fn start_as(folder: &Path, mut command: Command) -> Self {
         let port_file = folder.join("port");
         let _ = std::fs::remove_file(&port_file);
-        let child = command(folder)
+        let child = command
             .args([
                 "--listen",
                 "127.0.0.1:0",
@@ -56,11 +70,11 @@ impl Program {
         }
     }
 
-    fn http(&self) -> Http {
+    pub(crate) fn http(&self) -> Http {
         Http::new(self.address)
     }
 
-    async fn ends_with(mut self) -> Option<i32> {
+    pub(crate) async fn ends_with(mut self) -> Option<i32> {
         timeout(PATIENCE, self.child.wait())
             .await
             .expect("still running")
@@ -68,7 +82,7 @@ impl Program {
             .code()
     }
 
-    async fn terminate(&self) {
+    pub(crate) async fn terminate(&self) {
         let id = self.child.id().unwrap().to_string();
         assert!(
             Command::new("kill")

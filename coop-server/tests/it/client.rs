@@ -75,6 +75,25 @@ impl Http {
         .expect("no answer")
     }
 
+    /// The status of an answer that has no body.
+    pub(crate) async fn raw_head(&self, request: &[u8]) -> u16 {
+        let answered = timeout(PATIENCE, async {
+            let mut stream = TcpStream::connect(self.address).await.unwrap();
+            stream.write_all(request).await.unwrap();
+            let mut bytes = Vec::new();
+            while !bytes.ends_with(b"\r\n\r\n") {
+                assert_ne!(
+                    stream.read_buf(&mut bytes).await.unwrap(),
+                    0,
+                    "closed without an answer"
+                );
+            }
+            String::from_utf8(bytes).unwrap()
+        });
+        let head = answered.await.expect("no answer");
+        head.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
     pub(crate) async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&Value>) -> Reply {
         let body = body.map(Value::to_string).unwrap_or_default();
         let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.address);

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-fn check_failure(reply: &Reply, status: u16, what: &str) {
+pub(crate) fn check_failure(reply: &Reply, status: u16, what: &str) {
     assert_eq!(reply.status, status, "{what}: {reply:?}");
     assert!(!reply.detail().is_empty(), "{what}");
     assert_eq!(reply.header("content-type"), Some("application/json"), "{what}");

@@ -4,6 +4,12 @@
 mod binary;
 mod client;
 mod core_path;
+mod framing;
+mod handshake;
 mod http;
+mod limits;
+mod rights;
+mod secrets;
 mod server;
 mod socket;
+mod tokens;

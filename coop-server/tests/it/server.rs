@@ -4,7 +4,7 @@ use crate::client::{Http, Person, Ws};
 use coop_core::password::Cost;
 use coop_core::store::memory::MemoryStore;
 use coop_core::{BotError, BotErrorKind, Engine, Finish};
-use coop_server::{Api, ApiBuilder, serve};
+use coop_server::{Api, ApiBuilder, Limits, serve};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,7 @@ pub(crate) enum Say {
 
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
+    pub(crate) engine: Engine,
     pub(crate) bot: mpsc::UnboundedSender<Say>,
     end: Option<oneshot::Sender<()>>,
     pub(crate) task: JoinHandle<()>,
@@ -36,10 +37,19 @@ impl Server {
 
     /// With other settings, and with sockets that send so many bytes ahead.
     pub(crate) async fn start_with(set: impl FnOnce(ApiBuilder) -> ApiBuilder, send_buffer: Option<u32>) -> Self {
+        Self::start_as(Cost::cheap_for_tests(), set, send_buffer).await
+    }
+
+    /// The same, with passwords of this cost.
+    pub(crate) async fn start_as(
+        cost: Cost,
+        set: impl FnOnce(ApiBuilder) -> ApiBuilder,
+        send_buffer: Option<u32>,
+    ) -> Self {
         let (bot, script) = mpsc::unbounded_channel();
         let script = Arc::new(Mutex::new(script));
         let engine = Engine::builder(MemoryStore::new())
-            .password_cost(Cost::cheap_for_tests())
+            .password_cost(cost)
             .bot_fn("teller", move |_, out| {
                 let script = Arc::clone(&script);
                 async move {
@@ -56,7 +66,11 @@ impl Server {
             .build()
             .await
             .unwrap();
-        let api = Api::builder(engine).jwt_secret(SECRET).cors_origins([PAGE.to_owned()]);
+        let api = Api::builder(engine.clone())
+            .jwt_secret(SECRET)
+            .cors_origins([PAGE.to_owned()])
+            // Tests of limits set those they try.
+            .limits(Limits::off());
         let api = set(api).build().unwrap();
         let listener = listen(send_buffer);
         let address = listener.local_addr().unwrap();
@@ -69,10 +83,18 @@ impl Server {
         let task = tokio::spawn(server.into_future());
         Self {
             address,
+            engine,
             bot,
             end: Some(end),
             task,
         }
+    }
+
+    /// With these limits and no others.
+    pub(crate) async fn limited(set: impl FnOnce(&mut Limits)) -> Self {
+        let mut limits = Limits::off();
+        set(&mut limits);
+        Self::start_with(|api| api.limits(limits), None).await
     }
 
     pub(crate) fn end(&mut self) {

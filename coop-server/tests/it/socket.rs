@@ -46,7 +46,7 @@ async fn who_may_open_a_socket() {
 }
 
 /// A socket on which the test writes frames itself.
-async fn raw(server: &Server, person: &Person) -> TcpStream {
+pub(crate) async fn raw(server: &Server, person: &Person) -> TcpStream {
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let request = format!(
         "GET /ws?token={} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\

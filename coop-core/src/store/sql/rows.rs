@@ -30,7 +30,7 @@ macro_rules! columns {
         "e.seq, e.kind, e.message_id, e.turn_id, e.user_id, e.by_id, e.name, e.position, e.created_at"
     };
     (account) => {
-        "u.id, u.username, u.email, u.created_at"
+        "u.id, u.username, u.email, u.created_at, u.token_version"
     };
 }
 pub(in crate::store) use columns;
@@ -41,7 +41,7 @@ pub(in crate::store) mod width {
     pub(in crate::store) const MEMBER: usize = 8;
     pub(in crate::store) const MESSAGE: usize = 17;
     pub(in crate::store) const EVENT: usize = 9;
-    pub(in crate::store) const ACCOUNT: usize = 4;
+    pub(in crate::store) const ACCOUNT: usize = 5;
 }
 
 impl<DB> Reads<DB>
@@ -167,12 +167,14 @@ where
     pub(super) fn account(row: &DB::Row) -> Result<Account> {
         let id = UserId(get::<_, DB>(row, 0)?);
         let created_at = Timestamp(get::<_, DB>(row, 3)?);
-        Ok(Account::new(
-            id,
-            get::<String, DB>(row, 1)?,
-            get::<_, DB>(row, 2)?,
-            created_at,
-        ))
+        Ok(
+            Account::new(id, get::<String, DB>(row, 1)?, get::<_, DB>(row, 2)?, created_at).with_token_version(get::<
+                _,
+                DB,
+            >(
+                row, 4,
+            )?),
+        )
     }
 }
 

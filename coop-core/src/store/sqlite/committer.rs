@@ -3,7 +3,8 @@
 //! Nobody waits for company: while one group is on its way to the disk the next one gathers by itself.
 
 use super::facts::{Loaded, load};
-use super::kept::{Change, Kept};
+use super::kept::{Changed, Kept};
+use super::users::Change;
 use super::write::Rows;
 use crate::error::{Error, Result};
 use crate::event::Event;
@@ -26,7 +27,7 @@ pub(super) enum Job {
     Commit(Batch, Reply<Committed>),
     Create(NewRoom, Reply<(RoomInfo, Vec<Arc<Event>>)>),
     CreateUser(NewAccount, Reply<Account>),
-    SetPassword(UserId, String, Reply<()>),
+    ChangeUser(UserId, Change, Reply<()>),
 }
 
 /// The most intents in one transaction, so that nobody waits long for others.
@@ -87,7 +88,7 @@ enum Part {
 enum Group {
     Parts(Vec<Part>),
     User(NewAccount, Reply<Account>),
-    Password(UserId, String, Reply<()>),
+    Change(UserId, Change, Reply<()>),
 }
 
 /// Takes what is waiting, in its order, up to the first that cannot go along: that one is `next`.
@@ -105,7 +106,7 @@ fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>, next: &mut Option<Job>) ->
                 parts.push(Part::Create(new, reply));
             }
             Job::CreateUser(new, reply) if parts.is_empty() => return Group::User(new, reply),
-            Job::SetPassword(user, hash, reply) if parts.is_empty() => return Group::Password(user, hash, reply),
+            Job::ChangeUser(user, change, reply) if parts.is_empty() => return Group::Change(user, change, reply),
             // A second batch of a room must see the first one's rows, and users go by themselves.
             other => {
                 *next = Some(other);
@@ -122,8 +123,8 @@ fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>, next: &mut Option<Job>) ->
 async fn serve(connection: &mut SqliteConnection, ids: &mut NextIds, kept: &mut Kept, group: Group) {
     match group {
         Group::User(new, reply) => drop(reply.send(super::users::create(connection, new).await)),
-        Group::Password(user, hash, reply) => {
-            drop(reply.send(super::users::set_password(connection, user, hash).await));
+        Group::Change(user, change, reply) => {
+            drop(reply.send(super::users::change(connection, user, change).await));
         }
         Group::Parts(parts) => together_or_alone(connection, ids, kept, parts).await,
     }
@@ -132,7 +133,7 @@ async fn serve(connection: &mut SqliteConnection, ids: &mut NextIds, kept: &mut 
 fn refuse(group: Group, error: &Error) {
     match group {
         Group::User(_, reply) => drop(reply.send(Err(error.again()))),
-        Group::Password(_, _, reply) => drop(reply.send(Err(error.again()))),
+        Group::Change(_, _, reply) => drop(reply.send(Err(error.again()))),
         Group::Parts(parts) => parts.into_iter().for_each(|part| part.refuse(error)),
     }
 }
@@ -234,10 +235,10 @@ async fn decide_and_write(
             loaded
         }
     };
-    let Decided { answers, rows, changes } = decide(parts, facts, ids).map_err(Trouble::Retry)?;
+    let Decided { answers, rows, changed } = decide(parts, facts, ids).map_err(Trouble::Retry)?;
     rows.write(connection, begun).await?;
-    for (room, change) in changes {
-        kept.follow(room, change);
+    for (room, changed) in changed {
+        kept.follow(room, changed);
     }
     Ok(answers)
 }
@@ -247,7 +248,7 @@ struct Decided {
     answers: Vec<Answer>,
     rows: Rows,
     /// What changes of that which is kept, once the rows are on disk.
-    changes: Vec<(RoomId, Change)>,
+    changed: Vec<(RoomId, Changed)>,
 }
 
 impl Part {
@@ -260,7 +261,7 @@ impl Part {
 }
 
 fn decide(parts: &[Part], mut facts: Loaded, ids: &mut NextIds) -> Result<Decided> {
-    let (mut rows, mut changes) = (Rows::default(), Vec::with_capacity(parts.len()));
+    let (mut rows, mut changed) = (Rows::default(), Vec::with_capacity(parts.len()));
     let mut answers = Vec::with_capacity(parts.len());
     for part in parts {
         answers.push(match part {
@@ -268,7 +269,7 @@ fn decide(parts: &[Part], mut facts: Loaded, ids: &mut NextIds) -> Result<Decide
                 let facts = facts.remove(&batch.room).unwrap_or_default();
                 let mut plan = plan(facts, batch.clone(), ids);
                 rows.add_plan(batch.room, &plan)?;
-                changes.push((batch.room, Change::of(&mut plan)));
+                changed.push((batch.room, Changed::of(&mut plan)));
                 Answer::Committed(plan.committed)
             }
             Part::Create(new, _) => Answer::Created(match plan_creation(new.clone(), ids) {
@@ -280,7 +281,7 @@ fn decide(parts: &[Part], mut facts: Loaded, ids: &mut NextIds) -> Result<Decide
             }),
         });
     }
-    Ok(Decided { answers, rows, changes })
+    Ok(Decided { answers, rows, changed })
 }
 
 /// Ends a transaction that failed. SQLite may have ended it already, which is then an error of no interest.

@@ -26,14 +26,14 @@ struct KeptRoom {
 }
 
 /// What a commit changes of what is kept.
-pub(super) struct Change {
+pub(super) struct Changed {
     room: RoomChange,
     discounts: Vec<Discount>,
     members: Vec<MemberRow>,
     removed: Vec<UserId>,
 }
 
-impl Change {
+impl Changed {
     /// Takes its part out of a plan whose rows have been written down.
     pub(super) fn of(plan: &mut Plan) -> Self {
         Self {
@@ -94,9 +94,9 @@ impl Kept {
     }
 
     /// Follows a commit that is on disk.
-    pub(super) fn follow(&mut self, room: RoomId, change: Change) {
+    pub(super) fn follow(&mut self, room: RoomId, changed: Changed) {
         let Some(kept) = self.rooms.get_mut(&room) else { return };
-        match change.room {
+        match changed.room {
             RoomChange::Keep => {}
             RoomChange::Write(row) => kept.row = row,
             RoomChange::Delete => {
@@ -105,19 +105,19 @@ impl Kept {
             }
         }
         // Before the members, as they are written.
-        for discount in &change.discounts {
+        for discount in &changed.discounts {
             let mut members = kept.members.values_mut();
             members
                 .by_ref()
                 .filter(|row| discount.applies_to(row))
                 .for_each(|row| row.discount += 1);
         }
-        for row in change.members {
+        for row in changed.members {
             if let Some(member) = kept.members.get_mut(&row.member.user) {
                 *member = row;
             }
         }
-        for user in change.removed {
+        for user in changed.removed {
             kept.members.remove(&user);
         }
     }

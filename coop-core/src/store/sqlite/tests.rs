@@ -39,10 +39,13 @@ async fn every_statement_is_prepared_and_uses_an_index() {
         write::BEGIN_AND_WRITE_USUAL,
     ];
     let many = many.iter().flat_map(|text| text.split(';'));
-    let one = sql::STATEMENTS
-        .iter()
-        .copied()
-        .chain([users::CREATE_USER, users::SET_PASSWORD, facts::SEQUENCES]);
+    let one = sql::STATEMENTS.iter().copied().chain([
+        users::CREATE_USER,
+        users::SET_PASSWORD,
+        users::REHASH,
+        users::END_TOKENS,
+        facts::SEQUENCES,
+    ]);
     for statement in many.chain(one).map(str::trim).filter(|text| !text.is_empty()) {
         for detail in explained(&pool, statement).await {
             let scans = detail.starts_with("SCAN ");

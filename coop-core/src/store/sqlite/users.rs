@@ -10,7 +10,20 @@ use sqlx::sqlite::SqliteConnection;
 
 pub(super) const CREATE_USER: &str = "INSERT INTO users (username, email, email_key, password_hash, created_at) VALUES \
                                       ($1, $2, $3, $4, $5) RETURNING id";
-pub(super) const SET_PASSWORD: &str = "UPDATE users SET password_hash = $2 WHERE id = $1";
+pub(super) const SET_PASSWORD: &str =
+    "UPDATE users SET password_hash = $2, token_version = token_version + 1 WHERE id = $1";
+pub(super) const REHASH: &str = "UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2";
+pub(super) const END_TOKENS: &str = "UPDATE users SET token_version = token_version + 1 WHERE id = $1";
+
+/// What can be changed of an account.
+pub(super) enum Change {
+    /// The password, and with it all tokens end.
+    Password(String),
+    /// The hash of the same password.
+    Hash { from: String, to: String },
+    /// The version of the tokens.
+    Tokens,
+}
 
 pub(super) async fn create(connection: &mut SqliteConnection, new: NewAccount) -> Result<Account> {
     let query = sqlx::query(CREATE_USER)
@@ -34,10 +47,17 @@ fn taken(error: sqlx::Error) -> Error {
     }
 }
 
-pub(super) async fn set_password(connection: &mut SqliteConnection, user: UserId, hash: String) -> Result<()> {
-    let query = sqlx::query(SET_PASSWORD).bind(user.0).bind(hash);
-    match query.execute(connection).await.map_err(commit_fault)?.rows_affected() {
-        0 => Err(Error::not_found("no such user")),
+pub(super) async fn change(connection: &mut SqliteConnection, user: UserId, change: Change) -> Result<()> {
+    let query = match &change {
+        Change::Password(hash) => sqlx::query(SET_PASSWORD).bind(user.0).bind(hash),
+        Change::Hash { from, to } => sqlx::query(REHASH).bind(user.0).bind(from).bind(to),
+        Change::Tokens => sqlx::query(END_TOKENS).bind(user.0),
+    };
+    let changed = query.execute(connection).await.map_err(commit_fault)?.rows_affected();
+    match change {
+        // Whoever has changed the password meanwhile knows it better.
+        Change::Hash { .. } => Ok(()),
+        _ if changed == 0 => Err(Error::not_found("no such user")),
         _ => Ok(()),
     }
 }

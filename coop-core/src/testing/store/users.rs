@@ -69,7 +69,11 @@ pub(super) async fn passwords_can_be_replaced<S: Store>(store: &S) {
     let anne = make(store, "anne").await;
     store.set_password(anne.id, "new").await.expect("replaced");
     let credentials = store.credentials("anne").await.expect("readable");
-    assert_eq!(credentials, Some((anne, "new".to_owned())));
+    assert_eq!(
+        credentials,
+        Some((anne.clone().with_token_version(1), "new".to_owned())),
+        "with the password all tokens end"
+    );
     let error = store.set_password(UserId(999_999), "x").await.expect_err("nobody");
     assert_eq!(error.code(), "not_found");
     let without = NewAccount {
@@ -82,6 +86,37 @@ pub(super) async fn passwords_can_be_replaced<S: Store>(store: &S) {
         None,
         "without a password nobody logs in"
     );
+}
+
+pub(super) async fn tokens_end_with_their_version<S: Store>(store: &S) {
+    let (anne, bob) = (make(store, "anne").await, make(store, "bob").await);
+    assert_eq!((anne.token_version, bob.token_version), (0, 0));
+    for version in 1..=3 {
+        store.end_tokens(anne.id).await.expect("ended");
+        let now = store.user(anne.id).await.expect("readable").expect("there");
+        assert_eq!(now, anne.clone().with_token_version(version));
+        let by_name = store.user_by_name("anne").await.expect("readable");
+        assert_eq!(by_name, Some(now));
+    }
+    let found = store.search("anne", 10, bob.id).await.expect("readable");
+    assert_eq!(found, [anne.with_token_version(3)]);
+    let others = store.user(bob.id).await.expect("readable");
+    assert_eq!(others, Some(bob), "others keep theirs");
+    let error = store.end_tokens(UserId(999_999)).await.expect_err("nobody");
+    assert_eq!(error.code(), "not_found");
+}
+
+pub(super) async fn a_hash_is_renewed_only_for_the_same_password<S: Store>(store: &S) {
+    let anne = make(store, "anne").await;
+    store.rehash(anne.id, "hash of anne", "fresh").await.expect("renewed");
+    let credentials = store.credentials("anne").await.expect("readable");
+    assert_eq!(credentials, Some((anne.clone(), "fresh".to_owned())), "tokens stay");
+    store.set_password(anne.id, "new").await.expect("replaced");
+    for (user, from) in [(anne.id, "fresh"), (anne.id, ""), (UserId(999_999), "new")] {
+        store.rehash(user, from, "too late").await.expect("of no effect");
+    }
+    let credentials = store.credentials("anne").await.expect("readable");
+    assert_eq!(credentials, Some((anne.with_token_version(1), "new".to_owned())));
 }
 
 pub(super) async fn search_takes_characters_as_they_are<S: Store>(store: &S) {

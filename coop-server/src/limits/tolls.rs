@@ -1,0 +1,163 @@
+//! What is counted for users, accounts and addresses, wherever they come from.
+//!
+//! It knows no requests: whoever serves one names the [`Toll`] and who pays it.
+
+use super::Limits;
+use super::bucket::Buckets;
+use coop_core::{Error, ErrorKind, UserId};
+use std::collections::BTreeMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// What a request costs before it is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Toll {
+    /// One login from the address.
+    Login,
+    /// One registration from the address.
+    Registration,
+    /// One invitation by the user.
+    Invitation,
+    /// One search by the user.
+    Search,
+    /// One room made by the user.
+    NewRoom,
+}
+
+/// All allowances that outlive a connection.
+pub(crate) struct Tolls {
+    logins: Buckets<IpAddr>,
+    registrations: Buckets<IpAddr>,
+    /// By a hash of the name: whoever tries long names fills no memory with them.
+    accounts: Buckets<u64>,
+    names: RandomState,
+    invitations: Buckets<UserId>,
+    searches: Buckets<UserId>,
+    rooms: Buckets<UserId>,
+    asks: Buckets<UserId>,
+    asks_in_flight: u32,
+    /// Answers that are owed. Bounded by the turns there are.
+    in_flight: Mutex<BTreeMap<UserId, u32>>,
+}
+
+/// A message that may ask bots, until their answers have ended. Dropping it makes way for the next.
+pub(crate) struct Asking {
+    tolls: Arc<Tolls>,
+    user: UserId,
+    /// What was taken for it.
+    paid: usize,
+}
+
+impl Tolls {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        fn buckets<K: Eq + std::hash::Hash>(rate: super::Rate, limits: &Limits) -> Buckets<K> {
+            Buckets::new(rate, limits.remembered)
+        }
+        Self {
+            logins: buckets(limits.logins_per_address, limits),
+            registrations: buckets(limits.registrations_per_address, limits),
+            accounts: buckets(limits.logins_per_account, limits),
+            names: RandomState::new(),
+            invitations: buckets(limits.invitations_per_user, limits),
+            searches: buckets(limits.searches_per_user, limits),
+            rooms: buckets(limits.new_rooms_per_user, limits),
+            asks: buckets(limits.asks_per_user, limits),
+            asks_in_flight: limits.asks_in_flight,
+            in_flight: Mutex::default(),
+        }
+    }
+
+    /// Pays for a request. From an unknown address there is nobody to count.
+    ///
+    /// # Errors
+    /// `RateLimited`, with when to come back.
+    pub(crate) fn pay(&self, toll: Toll, user: Option<UserId>, address: Option<IpAddr>) -> Result<(), Error> {
+        let of_user = |buckets: &Buckets<UserId>| user.map_or(Ok(()), |user| buckets.take(user));
+        let from = |buckets: &Buckets<IpAddr>| address.map_or(Ok(()), |address| buckets.take(address));
+        let (paid, words) = match toll {
+            Toll::Login => (from(&self.logins), "too many logins; try again later"),
+            Toll::Registration => (from(&self.registrations), "too many registrations; try again later"),
+            Toll::Invitation => (of_user(&self.invitations), "too many invitations; try again later"),
+            Toll::Search => (of_user(&self.searches), "too many searches; try again later"),
+            Toll::NewRoom => (of_user(&self.rooms), "too many new rooms; try again later"),
+        };
+        paid.map_err(|after| limited(words, after))
+    }
+
+    /// Pays for one attempt at an account, known by its name however that is spelled.
+    ///
+    /// # Errors
+    /// As [`pay`](Self::pay).
+    pub(crate) fn try_account(&self, name: &str) -> Result<(), Error> {
+        let tried = self.accounts.take(self.names.hash_one(name));
+        tried.map_err(|after| limited("too many logins; try again later", after))
+    }
+
+    /// It was the right password: who logs in often is not who guesses.
+    pub(crate) fn forgive_account(&self, name: &str) {
+        self.accounts.put_back(&self.names.hash_one(name));
+    }
+
+    /// Pays for a message that asks so many bots, all or none of it. One message is one ask in flight, whomever it asks.
+    ///
+    /// # Errors
+    /// As [`pay`](Self::pay).
+    pub(crate) fn ask(self: &Arc<Self>, user: UserId, bots: usize) -> Result<Asking, Error> {
+        let mut asking = self.begin(user)?;
+        // Never more than can be saved up: otherwise there were messages that could not be sent at all.
+        for _ in 0..bots.min(self.asks.burst()) {
+            if let Err(after) = self.asks.take(user) {
+                asking.forget();
+                return Err(limited("too many asks; try again later", after));
+            }
+            asking.paid += 1;
+        }
+        Ok(asking)
+    }
+
+    fn begin(self: &Arc<Self>, user: UserId) -> Result<Asking, Error> {
+        let mut in_flight = self.in_flight();
+        let count = in_flight.entry(user).or_default();
+        if *count >= self.asks_in_flight {
+            // Nobody knows when an answer ends.
+            let soon = Duration::from_secs(1);
+            return Err(limited("wait until your last asks are answered", soon));
+        }
+        *count += 1;
+        Ok(Asking {
+            tolls: Arc::clone(self),
+            user,
+            paid: 0,
+        })
+    }
+
+    fn in_flight(&self) -> MutexGuard<'_, BTreeMap<UserId, u32>> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Asking {
+    /// Puts back what was paid: it asked nobody.
+    pub(crate) fn forget(self) {
+        (0..self.paid).for_each(|_| self.tolls.asks.put_back(&self.user));
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        let mut in_flight = self.tolls.in_flight();
+        if let Some(count) = in_flight.get_mut(&self.user) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                in_flight.remove(&self.user);
+            }
+        }
+    }
+}
+
+fn limited(words: &'static str, after: Duration) -> Error {
+    Error::new(ErrorKind::RateLimited, words).with_retry_after(after)
+}

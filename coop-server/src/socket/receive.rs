@@ -1,0 +1,113 @@
+//! Receiving: how a client's bytes become commands, and how many of them it may send.
+
+use super::connection::{BUFFER, Connection, Ending};
+use crate::dialect::{Command, seed};
+use crate::frame::{self, Decoder, Incoming};
+use crate::limits::Bucket;
+use bytes::Bytes;
+use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// What one client may do at a time.
+#[derive(Default)]
+pub(super) struct Rates {
+    messages: Bucket,
+    frames: Bucket,
+    pings: Bucket,
+    errors: Bucket,
+}
+
+impl Connection {
+    pub(super) async fn receive(&self, ahead: Bytes) -> Ending {
+        let mut decoder = Decoder::new(frame::Limits {
+            max_message: self.house.limits.message_bytes,
+            max_fragments: self.house.limits.message_fragments as usize,
+        });
+        if let Err(ending) = self.decode(&mut decoder, &ahead) {
+            return ending;
+        }
+        drop(ahead);
+        loop {
+            self.until_taken().await;
+            if self.socket.readable().await.is_err() {
+                return Ending::Lost;
+            }
+            let read = BUFFER.with_borrow_mut(|buffer| match self.socket.try_read(buffer) {
+                Ok(0) => Err(Ending::Lost),
+                Ok(length) => {
+                    self.silent.store(0, Ordering::Relaxed);
+                    self.decode(&mut decoder, &buffer[..length])
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(()),
+                Err(_) => Err(Ending::Lost),
+            });
+            if let Err(ending) = read {
+                return ending;
+            }
+            // A client that always has more must let others have their turn.
+            tokio::task::consume_budget().await;
+        }
+    }
+
+    fn decode(&self, decoder: &mut Decoder, mut bytes: &[u8]) -> Result<(), Ending> {
+        while let Some(incoming) = decoder.next(&mut bytes).map_err(Ending::Violated)? {
+            match incoming {
+                Incoming::Text(text) => self.heed(seed::decode(&text))?,
+                Incoming::Binary(_) => self.heed(Err("Not a JSON object"))?,
+                Incoming::Ping(payload) => {
+                    let limit = &self.house.limits.pings_per_socket;
+                    let allowed = self.rates().pings.take(limit);
+                    match allowed {
+                        Ok(()) => {
+                            let mut pong = Vec::new();
+                            frame::pong(&mut pong, &payload);
+                            self.reply(&pong)?;
+                        }
+                        Err(after) => self.refuse("too many pings", Some(after))?,
+                    }
+                }
+                Incoming::Pong(_) => {
+                    // It is there, and says nothing: the next beat asks again.
+                    self.silent.store(1, Ordering::Relaxed);
+                    self.heed(Ok(None))?;
+                }
+                Incoming::Close(reason) => return Err(Ending::Closed(reason.map(|(code, _)| code))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a frame up, if the client has not sent too many.
+    fn heed(&self, frame: Result<Option<Command>, &'static str>) -> Result<(), Ending> {
+        let limits = &self.house.limits;
+        let (allowed, words) = match &frame {
+            Ok(Some(Command::Join(_) | Command::Leave(_))) => (Ok(()), ""),
+            Ok(Some(Command::Message(..))) => (
+                self.rates().messages.take(&limits.messages_per_socket),
+                "too many messages",
+            ),
+            _ => (self.rates().frames.take(&limits.frames_per_socket), "too many frames"),
+        };
+        match (allowed, frame) {
+            (Err(after), _) => self.refuse(words, Some(after)),
+            (Ok(()), Ok(Some(command))) => {
+                self.put(command);
+                Ok(())
+            }
+            (Ok(()), Ok(None)) => Ok(()),
+            (Ok(()), Err(words)) => self.refuse(words, None),
+        }
+    }
+
+    /// Tells the client that it should not have asked this. One that goes on asking such things is sent away.
+    pub(super) fn refuse(&self, words: &str, retry_after: Option<Duration>) -> Result<(), Ending> {
+        self.tell(words, retry_after)?;
+        let erred = self.rates().errors.take(&self.house.limits.errors_per_socket);
+        erred.map_err(|_| Ending::Unruly)
+    }
+
+    fn rates(&self) -> MutexGuard<'_, Rates> {
+        self.rates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
