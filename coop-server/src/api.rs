@@ -153,6 +153,7 @@ impl Api {
         let (route, parameters) = match self.0.router.find(&parts.method, parts.uri.path()) {
             Found::Route(route, parameters) => (route, parameters),
             Found::WrongMethod(allowed) => return Err(Failure::wrong_method(&allowed)),
+            Found::WithoutSlash(path) => return Err(Failure::moved(path, parts.uri.query())),
             Found::Nothing => return Err(Failure::no_route()),
         };
         let ids = parameters
@@ -257,12 +258,12 @@ impl ApiBuilder {
     pub fn build(self) -> Result<Api, BuildError> {
         let secret = Secret::new(self.secret.ok_or(BuildError::NoSecret)?)?;
         Ok(Api(Arc::new(House {
+            seed: Seed::new(self.engine.clone()),
             engine: self.engine,
             tokens: Tokens::new(&secret, self.token_ttl),
             origins: Origins::new(self.origins),
             registration: self.registration,
             write_patience: self.write_patience,
-            seed: Arc::default(),
             sockets: TaskTracker::new(),
             closing: CancellationToken::new(),
             router: Router::new().map_err(|_| BuildError::Routes)?,

@@ -22,6 +22,7 @@ mod dialect;
 pub mod frame;
 mod objects;
 mod patient;
+mod receipts;
 mod reply;
 mod router;
 mod routes;
