@@ -4,6 +4,7 @@
 mod binary;
 mod client;
 mod core_path;
+mod golden;
 mod http;
 mod server;
 mod socket;
