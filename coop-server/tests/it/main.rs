@@ -1,10 +1,13 @@
 //! The server from outside: real sockets, real HTTP, an engine whose bot writes what the test tells it.
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
+mod bad_input;
 mod binary;
 mod client;
 mod core_path;
+mod faults;
 mod golden;
 mod http;
+mod receipts;
 mod server;
 mod socket;

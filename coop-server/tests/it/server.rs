@@ -24,6 +24,7 @@ pub(crate) enum Say {
 
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
+    pub(crate) engine: Engine,
     pub(crate) bot: mpsc::UnboundedSender<Say>,
     end: Option<oneshot::Sender<()>>,
     pub(crate) task: JoinHandle<()>,
@@ -66,7 +67,9 @@ impl Server {
         send_buffer: Option<u32>,
     ) -> Self {
         let engine = engine.build().await.unwrap();
-        let api = Api::builder(engine).jwt_secret(SECRET).cors_origins([PAGE.to_owned()]);
+        let api = Api::builder(engine.clone())
+            .jwt_secret(SECRET)
+            .cors_origins([PAGE.to_owned()]);
         let api = set(api).build().unwrap();
         let listener = listen(send_buffer);
         let address = listener.local_addr().unwrap();
@@ -79,6 +82,7 @@ impl Server {
         let task = tokio::spawn(server.into_future());
         Self {
             address,
+            engine,
             bot: mpsc::unbounded_channel().0,
             end: Some(end),
             task,

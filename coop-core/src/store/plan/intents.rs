@@ -204,6 +204,8 @@ impl Overlay<'_> {
         room.members += 1;
         let read = (room.seq, room.number);
         let joined = room.seq.next();
+        // In the millisecond of the room's making too: it tells who was invited from whom the room was made with.
+        let now = now.max(Timestamp(room.info.created_at.0.saturating_add(1)));
         self.put_member(MemberRow::new(user, name.clone(), Role::Member, joined, read, now));
         let row = self.about_user(EventKind::MemberJoined, user, name, by);
         self.log(row, None, None)?;
