@@ -266,10 +266,10 @@ impl Engine {
 
     /// Delivers a hint to the readers of one encoder, encoded already: for an encoder that could not
     /// [encode](Encoder::encode_hint) it at once because it must look something up first. Readers get it that are in
-    /// the room at this moment, and like any hint it may be missed.
-    pub fn deliver_hint(&self, hint: &Hint, encoder: &Arc<dyn Encoder>, frames: &Frames) {
+    /// the room at this moment, and like any hint it may be missed. Dropping the call leaves some without it.
+    pub async fn deliver_hint(&self, hint: &Hint, encoder: &Arc<dyn Encoder>, frames: &Frames) {
         if let Some(live) = self.shared.in_memory(hint.room) {
-            live.deliver_hint(hint, encoder, frames);
+            live.deliver_hint(hint, encoder, frames).await;
         }
     }
 

@@ -248,15 +248,15 @@ impl LiveRoom {
     }
 
     /// Gives the readers of one encoder a hint that was encoded elsewhere.
-    pub(crate) fn deliver_hint(&self, hint: &Hint, encoder: &Arc<dyn Encoder>, frames: &Frames) {
+    pub(crate) async fn deliver_hint(&self, hint: &Hint, encoder: &Arc<dyn Encoder>, frames: &Frames) {
         let of_encoder = |group: &&Group| group.is(group.level, Some(encoder)) && group.wants(hint);
         let told: Vec<_> = {
             let state = lock(&self.state);
             let groups = state.groups.iter().filter(of_encoder);
             groups.map(|group| Arc::clone(&group.readers)).collect()
         };
-        for registered in told.iter().flat_map(|readers| readers.iter()) {
-            registered.reader.hint(hint, frames);
+        for readers in told {
+            fanout::each(&readers, |registered| registered.reader.hint(hint, frames)).await;
         }
     }
 

@@ -179,7 +179,7 @@ impl Receipts {
                 let mut frames = Frames::default();
                 frames.bytes = seed::receipts(room, of(&snapshot));
                 let encoder: Arc<dyn Encoder> = seed;
-                self.engine.deliver_hint(&mark, &encoder, &frames);
+                self.engine.deliver_hint(&mark, &encoder, &frames).await;
             }
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Closed) => {}
             Err(_) => self.rest(room, Some(mark)),
