@@ -4,9 +4,10 @@ use crate::bot::{Bot, BotError, ReplyWriter, Turn, bot_fn};
 use crate::bus::{Bus, NoBus};
 use crate::engine::{RegisteredBot, Settings, Shared};
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::Hint;
 use crate::id::{RoomId, UserId};
-use crate::live::Pace;
-use crate::model::{Finish, RoomInfo, TurnEnd, TurnStatus};
+use crate::live::{Encoder, Frames, Pace};
+use crate::model::{Finish, RoomInfo, Snapshot, TurnEnd, TurnStatus};
 use crate::mutant::{Mutant, removed};
 use crate::names;
 use crate::password::{self, Cost, Passwords, Verdict};
@@ -247,6 +248,34 @@ impl Engine {
             .await?
             .ok_or_else(Error::no_such_room)?
             .info)
+    }
+
+    /// A room, its members and newest messages (as many as `messages` says) at one moment, whoever asks. For hosts that
+    /// tell everybody in a room the same. The text of an answer being written may be some moments old, and `tapes` is
+    /// empty.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |engine, alice, _, room| {
+    /// let seen = engine.snapshot(room.id(), 50).await?;
+    /// assert_eq!(seen.members[0].user, alice.id());
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable`, `Closed`. Cancel safe.
+    pub async fn snapshot(&self, room: RoomId, messages: u32) -> Result<Snapshot> {
+        self.shared.check_open()?;
+        let found = self.shared.rooms.snapshot(room, messages).await?;
+        found.ok_or_else(Error::no_such_room)
+    }
+
+    /// Delivers a hint to the readers of one encoder, encoded already: for an encoder that could not
+    /// [encode](Encoder::encode_hint) it at once because it must look something up first. Readers get it that are in
+    /// the room at this moment, and like any hint it may be missed. Dropping the call leaves some without it.
+    pub async fn deliver_hint(&self, hint: &Hint, encoder: &Arc<dyn Encoder>, frames: &Frames) {
+        if let Some(live) = self.shared.in_memory(hint.room) {
+            live.deliver_hint(hint, encoder, frames).await;
+        }
     }
 
     /// The handles of its bots; the first answers `/bot`.

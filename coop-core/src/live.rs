@@ -266,6 +266,19 @@ impl LiveRoom {
         self.kick(&mut state);
     }
 
+    /// Gives the readers of one encoder a hint that was encoded elsewhere.
+    pub(crate) async fn deliver_hint(&self, hint: &Hint, encoder: &Arc<dyn Encoder>, frames: &Frames) {
+        let of_encoder = |group: &&Group| group.is(group.level, Some(encoder)) && group.wants(hint);
+        let told: Vec<_> = {
+            let state = lock(&self.state);
+            let groups = state.groups.iter().filter(of_encoder);
+            groups.map(|group| Arc::clone(&group.readers)).collect()
+        };
+        for readers in told {
+            fanout::each(&readers, |registered| registered.reader.hint(hint, frames)).await;
+        }
+    }
+
     /// Adds a reader. It stands nowhere yet: it must be [loaded](Self::catch_up) before an offer can fit.
     pub(crate) fn attach(
         self: &Arc<Self>,

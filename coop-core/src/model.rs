@@ -87,6 +87,9 @@ pub struct Member {
     pub role: Role,
     /// Everything up to here they have read.
     pub read: Seq,
+    /// When that last moved; `None` until they have read something here.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub read_at: Option<Timestamp>,
     /// Since when.
     pub joined_at: Timestamp,
 }

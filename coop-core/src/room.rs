@@ -54,6 +54,16 @@ impl fmt::Debug for Room {
     }
 }
 
+/// Gives an answer that is being written its text so far, of which the store has only the last checkpoint.
+pub(crate) fn complete(shared: &Shared, message: &mut Arc<Message>) {
+    if message.status == MessageStatus::Streaming
+        && let Some(live) = shared.in_memory(message.room)
+        && let Some(tape) = live.tape(message.id)
+    {
+        Arc::make_mut(message).text = tape.text().to_string();
+    }
+}
+
 impl Attachment {
     /// The room as this reader's user sees it. Its calls are checked against the store like everyone's.
     #[must_use]
@@ -151,7 +161,9 @@ impl Room {
         }
         self.check_member().await?;
         let mut page = self.shared.rooms.history(self.id(), range, limit).await?;
-        page.messages.iter_mut().for_each(|message| self.complete(message));
+        page.messages
+            .iter_mut()
+            .for_each(|message| complete(&self.shared, message));
         Ok(page)
     }
 
@@ -172,18 +184,8 @@ impl Room {
         let mut message = found
             .filter(|message| message.deleted_at.is_none())
             .ok_or_else(|| Error::not_found("no such message"))?;
-        self.complete(&mut message);
+        complete(&self.shared, &mut message);
         Ok(message)
-    }
-
-    /// Gives an answer that is being written its text so far, of which the store has only the last checkpoint.
-    fn complete(&self, message: &mut Arc<Message>) {
-        if message.status == MessageStatus::Streaming
-            && let Some(live) = self.shared.in_memory(self.id)
-            && let Some(tape) = live.tape(message.id)
-        {
-            Arc::make_mut(message).text = tape.text().to_string();
-        }
     }
 
     /// Everything that happens here from now on, after a snapshot of what is.

@@ -9,7 +9,7 @@ use crate::live::{Encoder, Reader};
 use crate::model::{Account, RoomEntry};
 use crate::names;
 use crate::password;
-use crate::room::Room;
+use crate::room::{Room, complete};
 use crate::store::{Greeting, Intent, NewRoom};
 use crate::subscription::Subscription;
 use std::fmt;
@@ -296,7 +296,7 @@ impl User {
         Ok(Room::new(Arc::clone(&self.shared), room, self.id(), name))
     }
 
-    /// Their rooms, newest activity first. One query.
+    /// Their rooms, newest activity first. One query. An answer that is being written has its text so far.
     ///
     /// ```
     /// # coop_core::testing::in_a_lab(async |_, _, bob, room| {
@@ -312,7 +312,10 @@ impl User {
     /// `Unavailable`, `Closed`. Cancel safe.
     pub async fn rooms(&self) -> Result<Vec<RoomEntry>> {
         self.shared.check_open()?;
-        self.shared.rooms.rooms_of(self.id(), None).await
+        let mut rooms = self.shared.rooms.rooms_of(self.id(), None).await?;
+        let last = rooms.iter_mut().filter_map(|entry| entry.last_message.as_mut());
+        last.for_each(|message| complete(&self.shared, message));
+        Ok(rooms)
     }
 
     /// Everything that happens in all their rooms, those they gain included: events and read marks, without deltas and

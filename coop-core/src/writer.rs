@@ -283,8 +283,13 @@ impl Writer {
         self.marks_due = None;
         intents.extend(marks.iter().map(|(&user, &seq)| Intent::Read { user, seq }));
 
-        let deletes: Vec<usize> = (0..intents.len())
-            .filter(|&index| matches!(intents[index], Intent::DeleteRoom { .. }))
+        let deletes: Vec<(usize, UserId)> = intents
+            .iter()
+            .enumerate()
+            .filter_map(|(index, intent)| match intent {
+                Intent::DeleteRoom { by } => Some((index, *by)),
+                _ => None,
+            })
             .collect();
         let unsaid = removed(Mutant::AckAfterCommit).then(|| intents.clone());
         let room = self.live.id;
@@ -319,18 +324,16 @@ impl Writer {
         &mut self,
         committed: Committed,
         replies: Vec<oneshot::Sender<Result<Outcome>>>,
-        deletes: &[usize],
+        deletes: &[(usize, UserId)],
     ) {
         let Committed {
             events, mut outcomes, ..
         } = committed;
         let late = removed(Mutant::GoneBeforePublish).then(|| events.clone());
         self.apply(events).await;
-        if deletes
-            .iter()
-            .any(|&index| outcomes.get(index).is_some_and(Result::is_ok))
-        {
-            self.deleted();
+        let done = |(index, _): &&(usize, UserId)| outcomes.get(*index).is_some_and(Result::is_ok);
+        if let Some((_, by)) = deletes.iter().find(done) {
+            self.deleted(Some(*by));
         }
         let marks = outcomes.split_off(replies.len().min(outcomes.len()));
         for (reply, outcome) in replies.into_iter().zip(outcomes) {
@@ -447,8 +450,8 @@ impl Writer {
     }
 
     /// The room is gone: so are its readers and its turns, and no turn's end is owed.
-    fn deleted(&self) {
-        self.shared.expel(&self.live, None, GoneReason::Deleted, None);
+    fn deleted(&self, by: Option<UserId>) {
+        self.shared.expel(&self.live, None, GoneReason::Deleted, by);
         self.shared
             .cancel_turns(Some(self.live.id), &TurnEnd::new(TurnStatus::Stopped));
         self.live.abandon_tapes();
@@ -460,7 +463,7 @@ impl Writer {
         let room = self.live.id;
         loop {
             let read = match self.shared.rooms.room(room).await {
-                Ok(None) => return self.deleted(),
+                Ok(None) => return self.deleted(None),
                 Ok(Some(_)) => self.shared.rooms.events(room, self.live.seq(), READ).await,
                 Err(error) => Err(error),
             };

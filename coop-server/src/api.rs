@@ -172,6 +172,7 @@ impl Api {
         let (route, parameters) = match self.0.router.find(&parts.method, parts.uri.path()) {
             Found::Route(route, parameters) => (route, parameters),
             Found::WrongMethod(allowed) => return Err(Failure::wrong_method(&allowed)),
+            Found::WithoutSlash(path) => return Err(Failure::moved(path, parts.uri.query())),
             Found::Nothing => return Err(Failure::no_route()),
         };
         let ids = parameters
@@ -298,6 +299,7 @@ impl ApiBuilder {
         Ok(Api(Arc::new(House {
             bots: self.engine.bots(),
             pulse: Arc::default(),
+            seed: Seed::new(self.engine.clone()),
             engine: self.engine,
             tokens: Tokens::new(&secret, self.token_ttl),
             origins: Origins::new(self.origins),
@@ -307,7 +309,6 @@ impl ApiBuilder {
             proxies: Proxies::new(self.trusted_proxies).map_err(BuildError::BadProxy)?,
             limits: self.limits,
             write_patience: self.write_patience,
-            seed: Arc::default(),
             sockets: TaskTracker::new(),
             closing: CancellationToken::new(),
             router: Router::new().map_err(|_| BuildError::Routes)?,

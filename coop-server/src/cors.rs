@@ -6,8 +6,9 @@
 use crate::reply::{Body, Failure};
 use bytes::Bytes;
 use http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE,
-    ACCESS_CONTROL_REQUEST_METHOD, CONTENT_TYPE, HOST, HeaderValue, ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD,
+    CONTENT_TYPE, HOST, HeaderValue, ORIGIN, VARY,
 };
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body_util::Full;
@@ -44,6 +45,9 @@ impl Origins {
         if !self.allows(origin) {
             return Some(Failure::bad_request("Disallowed CORS origin").into_response());
         }
+        // Who may call may send any header.
+        let usual = HeaderValue::from_static("authorization, content-type");
+        let asked = headers.get(ACCESS_CONTROL_REQUEST_HEADERS).cloned().unwrap_or(usual);
         let mut response = Response::new(Full::new(Bytes::from_static(b"OK")));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
@@ -51,10 +55,7 @@ impl Origins {
             ACCESS_CONTROL_ALLOW_METHODS,
             HeaderValue::from_static("DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"),
         );
-        headers.insert(
-            ACCESS_CONTROL_ALLOW_HEADERS,
-            HeaderValue::from_static("authorization, content-type"),
-        );
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, asked);
         headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
         Some(response)
     }
@@ -68,6 +69,7 @@ impl Origins {
         headers.append(VARY, HeaderValue::from_static("Origin"));
         if let Some(origin) = origin.filter(|origin| self.allows(origin)) {
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         }
     }
 

@@ -23,6 +23,7 @@ pub mod frame;
 mod limits;
 mod objects;
 mod patient;
+mod receipts;
 mod reply;
 mod router;
 mod routes;

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use coop_core::{Error, ErrorKind};
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
@@ -100,6 +100,15 @@ impl Failure {
     /// No such path.
     pub(crate) fn no_route() -> Self {
         Self::not_found("Not Found")
+    }
+
+    /// The same is to be asked at this path, with the same query.
+    pub(crate) fn moved(path: &str, query: Option<&str>) -> Self {
+        let location = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+        match HeaderValue::try_from(location) {
+            Ok(location) => Self::new(StatusCode::TEMPORARY_REDIRECT, "moved", "Moved").with_header(LOCATION, location),
+            Err(_) => Self::no_route(),
+        }
     }
 
     /// The path has other methods.

@@ -103,6 +103,8 @@ pub(crate) enum Found<'path> {
     Route(&'static Route, Vec<&'path str>),
     /// The path has only these methods.
     WrongMethod(String),
+    /// Nothing, but this path without its last slash leads somewhere.
+    WithoutSlash(&'path str),
     /// Nothing.
     Nothing,
 }
@@ -123,7 +125,8 @@ impl Router {
 
     pub(crate) fn find<'path>(&self, method: &Method, path: &'path str) -> Found<'path> {
         let Ok(matched) = self.0.at(path) else {
-            return Found::Nothing;
+            let shorter = path.strip_suffix('/').filter(|shorter| self.0.at(shorter).is_ok());
+            return shorter.map_or(Found::Nothing, Found::WithoutSlash);
         };
         // HEAD is GET whose body is not sent.
         let method = if method == Method::HEAD { &Method::GET } else { method };

@@ -279,7 +279,8 @@ impl Delivery {
     }
 }
 
-async fn each(readers: &[Registered], mut tell: impl FnMut(&Registered)) {
+/// Tells each reader, letting others run in between.
+pub(super) async fn each(readers: &[Registered], mut tell: impl FnMut(&Registered)) {
     for some in readers.chunks(YIELD_EVERY) {
         some.iter().for_each(&mut tell);
         if readers.len() > YIELD_EVERY {

@@ -690,7 +690,10 @@ async fn deleting_a_room_ends_its_bots_and_its_readers() {
     let [Event::Gone { room, reason, by }] = &events[..] else {
         panic!("no turn's end is owed: {events:?}")
     };
-    assert_eq!((*room, *reason, *by), (scene.room.id(), GoneReason::Deleted, None));
+    assert_eq!(
+        (*room, *reason, *by),
+        (scene.room.id(), GoneReason::Deleted, Some(scene.alice.id()))
+    );
     for turn in [turn, waiting] {
         assert_eq!(kind(turn.ended().await), ErrorKind::NotFound);
         assert_eq!(kind(turn.stop().await), ErrorKind::NotFound);

@@ -7,13 +7,16 @@ mod tests;
 use super::Command;
 use crate::frame;
 use crate::objects::{ChatObject, MessageObject, ending};
+use crate::receipts::{Receipts, RoomReceipts};
 use crate::reply::whole_seconds;
 use coop_core::live::{Encoder, Entry, Frames, Level, Tape};
-use coop_core::{Event, Hint, HintKind, Message, MessageId, MessageStatus, RoomId, RoomInfo, Timestamp, UserId};
+use coop_core::{
+    Engine, Event, Hint, HintKind, Message, MessageId, MessageStatus, RoomId, RoomInfo, Timestamp, UserId,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -90,6 +93,10 @@ pub(crate) enum Say<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         user_id: Option<UserId>,
         username: &'a str,
+    },
+    ReadReceiptsUpdated {
+        chat_id: RoomId,
+        read_receipts: RoomReceipts<'a>,
     },
     ChatCreated {
         chat: ChatObject<'a>,
@@ -168,6 +175,14 @@ pub(crate) fn answer(message: &Message) -> Vec<u8> {
     })
 }
 
+/// The frame that tells who has read what; it stands for all such frames of the room before it.
+pub(crate) fn receipts(room: RoomId, receipts: RoomReceipts<'_>) -> Vec<u8> {
+    alone(&Say::ReadReceiptsUpdated {
+        chat_id: room,
+        read_receipts: receipts,
+    })
+}
+
 /// The frame that tells somebody that another has removed them.
 pub(crate) fn removed(room: RoomId) -> Vec<u8> {
     let notification = "You were removed from a chat";
@@ -187,10 +202,12 @@ pub(crate) fn deleted(room: RoomId) -> Vec<u8> {
 }
 
 /// The encoder of this dialect. One for all sockets.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Seed {
     /// Answers that have begun. Never held while anything else is locked.
     answers: Mutex<BTreeMap<MessageId, Known>>,
+    /// What read marks become: their frame takes a look at the store, which encoding cannot wait for.
+    receipts: Arc<Receipts>,
 }
 
 /// What is known of an answer.
@@ -204,6 +221,17 @@ struct Known {
 }
 
 impl Seed {
+    pub(crate) fn new(engine: Engine) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            answers: Mutex::default(),
+            receipts: Receipts::new(engine, Weak::clone(me)),
+        })
+    }
+
+    pub(crate) fn receipts(&self) -> &Receipts {
+        &self.receipts
+    }
+
     fn known<T>(&self, look: impl FnOnce(&mut BTreeMap<MessageId, Known>) -> T) -> T {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         let looked = look(&mut answers);
@@ -374,6 +402,7 @@ impl Encoder for Seed {
                 user_id: None,
                 username,
             },
+            HintKind::Read { .. } => return self.receipts.changed(hint),
             _ => return,
         };
         write(&mut frames.bytes, &said);

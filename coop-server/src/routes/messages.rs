@@ -2,15 +2,13 @@
 
 use super::rooms::{not_authorized, own_room};
 use crate::call::Call;
-use crate::objects::{MessageObject, ReceiptObject};
+use crate::objects::MessageObject;
+use crate::receipts;
 use crate::reply::{Answer, Failure, Reply};
 use coop_core::{MAX_PAGE, Range, Seq, User};
-use std::collections::{BTreeMap, BTreeSet};
 
 /// How many messages are shown if nobody says.
 const PAGE: u32 = 50;
-/// The most readers told of one message.
-const READERS: usize = 50;
 
 /// Part of the history, oldest first: the newest, or those before or after a position.
 pub(crate) async fn list(call: Call, user: User) -> Answer {
@@ -33,32 +31,8 @@ pub(crate) async fn list(call: Call, user: User) -> Answer {
 /// Who has read each author's newest message, by message. Clients show no others.
 pub(crate) async fn receipts(call: Call, user: User) -> Answer {
     let room = own_room(&call, &user).await?;
-    let page = room.history(Range::Newest, PAGE).await.map_err(not_authorized)?;
-    let members = room.members().await.map_err(not_authorized)?;
-    let mut authors = BTreeSet::new();
-    let mut receipts = BTreeMap::new();
-    for message in page.messages.iter().rev() {
-        if !authors.insert((message.author.user, message.author.bot.as_deref())) {
-            continue;
-        }
-        let readers = members.iter().filter(|member| {
-            let its_author = message.author.user == Some(member.user);
-            !its_author && member.read >= message.seq
-        });
-        let told: Vec<_> = readers
-            .take(READERS)
-            .map(|member| ReceiptObject {
-                user_id: member.user,
-                username: &member.name,
-                // A member's mark does not tell when it was set; not before this.
-                read_at: message.created_at,
-            })
-            .collect();
-        if !told.is_empty() {
-            receipts.insert(message.id.to_string(), told);
-        }
-    }
-    Reply::json(&receipts)
+    let snapshot = receipts::look(&call.house.engine, room.id()).await;
+    Reply::json(&receipts::of(&snapshot.map_err(not_authorized)?))
 }
 
 /// Marks everything as read.

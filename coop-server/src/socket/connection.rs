@@ -43,7 +43,8 @@ pub(super) struct Connection {
     pub(super) socket: TcpStream,
     /// Whose it is.
     pub(super) user: UserId,
-    /// Where it stands and what goes out first. Rooms only try this lock, but for telling that one is gone.
+    /// Where it stands and what goes out first. Rooms only try this lock, but for telling that one is gone;
+    /// their receipts wait for it.
     wire: Mutex<Wire>,
     /// Set when something could not be offered; cleared by the task before it looks at its rooms.
     behind: AtomicBool,

@@ -55,6 +55,11 @@ impl Connection {
                 self.hear(news, attachment).await?;
                 continue;
             }
+            let missed = self.wire().next_missed();
+            if let Some(room) = missed {
+                self.show_receipts(room, seed).await?;
+                continue;
+            }
             self.catch_up_begins();
             let behind = self.rooms_behind(attachment);
             if behind.is_empty() {
@@ -78,8 +83,9 @@ impl Connection {
             News::Gone(room, reason, by) => {
                 attachment.forget(room);
                 match reason {
+                    // Who did it knows it.
+                    _ if by == Some(self.user) => Ok(()),
                     GoneReason::Deleted => self.reply(&seed::deleted(room)),
-                    GoneReason::Removed if by == Some(self.user) => Ok(()),
                     GoneReason::Removed => self.reply(&seed::removed(room)),
                 }
             }
@@ -130,6 +136,19 @@ impl Connection {
         };
         let frame = seed::gained(&entry.info, me.joined_at);
         self.write_of(entry.info.id, &frame).await
+    }
+
+    /// Shows a room's receipts, which replace those of before, because some could not be written.
+    async fn show_receipts(&self, room: RoomId, seed: &Seed) -> Result<(), Ending> {
+        match seed.receipts().frame(room).await {
+            Ok(frame) => self.write_of(room, &frame).await,
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Closed) => Ok(()),
+            Err(_) => {
+                self.wire().miss(room);
+                sleep(PAUSE).await;
+                Ok(())
+            }
+        }
     }
 
     /// Writes one frame about a room, outside its order. If the room is lost before, nothing of it is said.

@@ -37,6 +37,26 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// Writes a room's receipts, at any level. The newest must not be missed, because clients show them until others
+    /// come; so unlike a room's fan-out this waits for the lock, and what cannot be written is looked up again later.
+    fn take_receipts(&self, room: RoomId, frames: &Frames) {
+        let mut wire = self.wire();
+        if wire.slot(room).is_none() {
+            return;
+        }
+        let written = wire.outbox.write_one(&self.socket, &frames.bytes);
+        if !written {
+            wire.miss(room);
+        }
+        let whole = written && wire.outbox.is_clear();
+        drop(wire);
+        if !whole {
+            self.fall_behind();
+        }
+    }
+}
+
 impl Reader for Connection {
     fn offer(&self, offer: &Offer<'_>) {
         if !self.take(offer) {
@@ -45,9 +65,11 @@ impl Reader for Connection {
     }
 
     fn hint(&self, hint: &Hint, frames: &Frames) {
+        if matches!(hint.what, HintKind::Read { .. }) {
+            return self.take_receipts(hint.room, frames);
+        }
         let Some(mut wire) = self.try_wire() else { return };
-        let wanted = |level| level == Level::Full || matches!(hint.what, HintKind::Read { .. });
-        if !wire.slot(hint.room).is_some_and(|slot| wanted(slot.level)) {
+        if !wire.slot(hint.room).is_some_and(|slot| slot.level == Level::Full) {
             return;
         }
         let whole = wire.outbox.write_one(&self.socket, &frames.bytes) && wire.outbox.is_clear();

@@ -38,6 +38,8 @@ pub(super) struct Wire {
     slots: Vec<Slot>,
     /// At most one loss and one gain for each room, in that order.
     news: VecDeque<News>,
+    /// Rooms whose newest receipts could not be written; each once.
+    missed: Vec<RoomId>,
     /// The gained room that the connection's task is entering.
     entering: Option<RoomId>,
     pub(super) outbox: Outbox,
@@ -81,6 +83,7 @@ impl Wire {
 
     pub(super) fn lose(&mut self, room: RoomId, reason: GoneReason, by: Option<UserId>) {
         self.remove(room);
+        self.missed.retain(|other| *other != room);
         self.news.retain(|news| news.room() != room);
         self.news.push_back(News::Gone(room, reason, by));
     }
@@ -102,6 +105,17 @@ impl Wire {
             self.entering = Some(room);
         }
         news
+    }
+
+    /// Remembers that a room's receipts are to be shown as soon as that is possible.
+    pub(super) fn miss(&mut self, room: RoomId) {
+        if self.slot(room).is_some() && !self.missed.contains(&room) {
+            self.missed.push(room);
+        }
+    }
+
+    pub(super) fn next_missed(&mut self) -> Option<RoomId> {
+        self.missed.pop()
     }
 
     pub(super) fn entered(&mut self) {

@@ -69,7 +69,7 @@ impl Http {
         timeout(PATIENCE, async {
             let mut stream = TcpStream::connect(self.address).await.unwrap();
             stream.write_all(request).await.unwrap();
-            read_reply(&mut stream).await
+            read_answer(&mut stream, request.starts_with(b"HEAD ")).await
         })
         .await
         .expect("no answer")
@@ -96,6 +96,11 @@ impl Http {
 
     pub(crate) async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&Value>) -> Reply {
         let body = body.map(Value::to_string).unwrap_or_default();
+        self.send_text(method, path, headers, &body).await
+    }
+
+    /// The same with any body.
+    pub(crate) async fn send_text(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
         let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.address);
         for (name, value) in headers {
             request.push_str(&format!("{name}: {value}\r\n"));
@@ -107,7 +112,7 @@ impl Http {
             ));
         }
         request.push_str("\r\n");
-        request.push_str(&body);
+        request.push_str(body);
         self.raw(request.as_bytes()).await
     }
 
@@ -168,6 +173,11 @@ impl Http {
 }
 
 pub(crate) async fn read_reply(stream: &mut TcpStream) -> Reply {
+    read_answer(stream, false).await
+}
+
+/// An answer that may have no body, whatever its head says.
+async fn read_answer(stream: &mut TcpStream, only_head: bool) -> Reply {
     let mut bytes = Vec::new();
     let head = loop {
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -189,6 +199,7 @@ pub(crate) async fn read_reply(stream: &mut TcpStream) -> Reply {
     let headers: Vec<_> = lines.filter_map(header).collect();
     let length = headers.iter().find(|(name, _)| name == "content-length");
     let length: usize = length.map_or(0, |(_, value)| value.parse().unwrap());
+    let length = if only_head { 0 } else { length };
     while bytes.len() < head + length {
         assert_ne!(stream.read_buf(&mut bytes).await.unwrap(), 0, "closed within an answer");
     }

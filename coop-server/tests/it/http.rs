@@ -19,7 +19,18 @@ async fn what_is_not_there() {
     let server = Server::start().await;
     let (http, alice) = (server.http(), server.person("alice").await);
     check_failure(&http.get(&alice, "/api/nothing").await, 404, "path");
-    check_failure(&http.get(&alice, "/api/chats/").await, 404, "trailing slash");
+    check_failure(&http.get(&alice, "/api/nothing/").await, 404, "path");
+    for (path, to) in [
+        ("/api/chats/", "/api/chats"),
+        ("/api/chats/1/messages/?limit=5", "/api/chats/1/messages?limit=5"),
+    ] {
+        let moved = http.get(&alice, path).await;
+        check_failure(&moved, 307, path);
+        assert_eq!(moved.header("location"), Some(to));
+    }
+    for path in ["//api/chats/", "//evil.example/", "/api/chats//"] {
+        check_failure(&http.get(&alice, path).await, 404, path);
+    }
     check_failure(&http.get(&alice, "/api/chats/1/messages").await, 403, "room");
     check_failure(&http.get(&alice, "/api/chats/1").await, 404, "room");
     check_failure(&http.get(&alice, "/api/chats/-1").await, 404, "room");

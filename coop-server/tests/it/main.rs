@@ -1,13 +1,17 @@
 //! The server from outside: real sockets, real HTTP, an engine whose bot writes what the test tells it.
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
+mod bad_input;
 mod binary;
 mod client;
 mod core_path;
+mod faults;
 mod framing;
+mod golden;
 mod handshake;
 mod http;
 mod limits;
+mod receipts;
 mod rights;
 mod secrets;
 mod server;

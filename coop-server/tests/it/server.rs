@@ -3,7 +3,7 @@
 use crate::client::{Http, Person, Ws};
 use coop_core::password::Cost;
 use coop_core::store::memory::MemoryStore;
-use coop_core::{BotError, BotErrorKind, Engine, Finish};
+use coop_core::{BotError, BotErrorKind, Engine, EngineBuilder, Finish};
 use coop_server::{Api, ApiBuilder, Limits, serve};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -62,10 +62,20 @@ impl Server {
                         }
                     }
                 }
-            })
-            .build()
-            .await
-            .unwrap();
+            });
+        Self {
+            bot,
+            ..Self::on(engine, set, send_buffer).await
+        }
+    }
+
+    /// On another engine, whose bots are its own.
+    pub(crate) async fn on(
+        engine: EngineBuilder,
+        set: impl FnOnce(ApiBuilder) -> ApiBuilder,
+        send_buffer: Option<u32>,
+    ) -> Self {
+        let engine = engine.build().await.unwrap();
         let api = Api::builder(engine.clone())
             .jwt_secret(SECRET)
             .cors_origins([PAGE.to_owned()])
@@ -84,7 +94,7 @@ impl Server {
         Self {
             address,
             engine,
-            bot,
+            bot: mpsc::unbounded_channel().0,
             end: Some(end),
             task,
         }

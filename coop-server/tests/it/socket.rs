@@ -184,7 +184,7 @@ async fn what_was_sent_just_before_leaving_is_said() {
 }
 
 /// A socket whose client takes little at once.
-async fn narrow(server: &Server, person: &Person) -> Ws {
+pub(crate) async fn narrow(server: &Server, person: &Person) -> Ws {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
     let stream = socket.connect(server.address).await.unwrap();

@@ -10,6 +10,7 @@ use crate::id::{MessageId, Seq, TurnId, UserId};
 use crate::model::{Author, Message, MessageStatus, Role, TurnEnd, TurnInfo, TurnStatus};
 use crate::mutant::{Mutant, removed};
 use crate::store::{Intent, Outcome, Post};
+use crate::time::Timestamp;
 use std::sync::Arc;
 
 impl Overlay<'_> {
@@ -68,7 +69,7 @@ impl Overlay<'_> {
         let message = Arc::new(message);
         let row = self.about(EventKind::MessagePosted, &message);
         self.log(row, Some(&message), None)?;
-        self.put_member(marked(author, message.seq, number, 0));
+        self.put_member(marked(author, message.seq, number, 0, self.now));
         let turns = bots
             .into_iter()
             .map(|bot| self.ask(bot, &message, post.author, &post.name))
@@ -203,6 +204,8 @@ impl Overlay<'_> {
         room.members += 1;
         let read = (room.seq, room.number);
         let joined = room.seq.next();
+        // In the millisecond of the room's making too: it tells who was invited from whom the room was made with.
+        let now = now.max(Timestamp(room.info.created_at.0.saturating_add(1)));
         self.put_member(MemberRow::new(user, name.clone(), Role::Member, joined, read, now));
         let row = self.about_user(EventKind::MemberJoined, user, name, by);
         self.log(row, None, None)?;
@@ -342,7 +345,7 @@ impl Overlay<'_> {
         let seq = seq.max(row.member.read);
         if moved {
             let (number, discount) = self.mark(user, seq);
-            self.put_member(marked(row, seq, number, discount));
+            self.put_member(marked(row, seq, number, discount, self.now));
         }
         Ok(Outcome::Read { user, name, seq, moved })
     }
@@ -364,9 +367,10 @@ impl Overlay<'_> {
     }
 }
 
-/// The same member with the mark moved here.
-fn marked(mut row: MemberRow, seq: Seq, number: i64, discount: i64) -> MemberRow {
+/// The same member with the mark moved here, now.
+fn marked(mut row: MemberRow, seq: Seq, number: i64, discount: i64, now: Timestamp) -> MemberRow {
     row.member.read = seq;
+    row.member.read_at = Some(now);
     row.read_number = number;
     row.discount = discount;
     row

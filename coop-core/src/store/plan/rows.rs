@@ -73,6 +73,7 @@ impl MemberRow {
                 name,
                 role,
                 read: read.0,
+                read_at: None,
                 joined_at: now,
             },
             joined,

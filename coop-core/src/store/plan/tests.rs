@@ -69,6 +69,8 @@ fn a_join_and_a_post_in_one_batch_work_and_the_post_asks_nobody_then() {
     assert_eq!(plan.turns.len(), 1);
     let bob = plan.members.iter().find(|row| row.member.user == BOB).unwrap();
     assert_eq!((bob.joined, bob.read_number, bob.member.read), (Seq(4), 2, Seq(5)));
+    assert_eq!(bob.member.read_at, Some(NOW));
+    assert!(bob.member.joined_at > NOW, "later than those the room was made with");
 }
 
 #[test]

@@ -16,7 +16,8 @@ macro_rules! columns {
          c.member_count"
     };
     (member) => {
-        "p.user_id, p.username, p.role, p.joined_at, p.joined_seq, p.read_seq, p.read_number, p.discount"
+        "p.user_id, p.username, p.role, p.joined_at, p.joined_seq, p.read_seq, p.read_number, p.discount, \
+         p.read_at"
     };
     (message) => {
         "m.id, m.chat_id, m.number, m.seq, m.user_id, m.bot, m.author_name, m.content, m.status, m.error, m.reply_to, \
@@ -38,7 +39,7 @@ pub(in crate::store) use columns;
 /// How many columns each kind of row has.
 pub(in crate::store) mod width {
     pub(in crate::store) const ROOM: usize = 10;
-    pub(in crate::store) const MEMBER: usize = 8;
+    pub(in crate::store) const MEMBER: usize = 9;
     pub(in crate::store) const MESSAGE: usize = 17;
     pub(in crate::store) const EVENT: usize = 9;
     pub(in crate::store) const ACCOUNT: usize = 5;
@@ -87,6 +88,7 @@ where
                 role: role_of(&role).ok_or_else(|| unknown(&role))?,
                 joined_at: Timestamp(get::<_, DB>(row, at + 3)?),
                 read: Seq(get::<_, DB>(row, at + 5)?),
+                read_at: get::<Option<i64>, DB>(row, at + 8)?.map(Timestamp),
             },
             joined: Seq(get::<_, DB>(row, at + 4)?),
             read_number: get::<_, DB>(row, at + 6)?,

@@ -31,11 +31,11 @@ macro_rules! usual {
              value ->> 11, value ->> 12, unhex(value ->> 13), value ->> 14, value ->> '$[15][0]', value ->> '$[15][1]' \
              FROM jsonb_each($2);",
             "INSERT INTO chat_participants (chat_id, user_id, username, role, joined_at, joined_seq, read_seq, \
-             read_number, discount) SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, \
-             value ->> 6, value ->> 7, value ->> 8 FROM jsonb_each($3) WHERE true ON CONFLICT (chat_id, user_id) DO UPDATE \
+             read_number, discount, read_at) SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value \
+             ->> 5, value ->> 6, value ->> 7, value ->> 8, value ->> 9 FROM jsonb_each($3) WHERE true ON CONFLICT (chat_id, user_id) DO UPDATE \
              SET username = excluded.username, role = excluded.role, joined_at = excluded.joined_at, joined_seq = \
              excluded.joined_seq, read_seq = excluded.read_seq, read_number = excluded.read_number, discount = \
-             excluded.discount;",
+             excluded.discount, read_at = excluded.read_at;",
             "INSERT INTO turns (id, chat_id, bot, asked_by, asker_name, ask_id, ask_seq, message_id, status, ending, \
              created_at) SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, \
              value ->> 7, value ->> 8, value ->> 9, value ->> 10 FROM jsonb_each($4) WHERE true ON CONFLICT (id) DO UPDATE \
@@ -188,6 +188,7 @@ impl Rows {
             member.read,
             row.read_number,
             row.discount,
+            member.read_at.map(|at| at.0),
         ))
     }
 

@@ -13,8 +13,16 @@ pub(super) async fn marks_only_move_forward<S: RoomStore>(store: &S) {
         flat.say(ANNE, text).await;
     }
     assert_eq!((flat.unread(BOB).await, flat.unread(ANNE).await), (3, 0));
+    let at = async || {
+        let member = store.member(flat.id, BOB).await.expect("readable");
+        member.expect("there").read_at
+    };
+    assert_eq!(at().await, None, "nothing has been read");
     for (asked, stands, moves, unread) in [(4, 4, true, 1), (3, 4, false, 1), (4, 4, false, 1), (99, 5, true, 0)] {
+        let before = at().await;
         let outcome = flat.nothing(read(BOB, Seq(asked))).await;
+        let moved_at = if moves { Some(flat.now()) } else { before };
+        assert_eq!(at().await, moved_at, "a mark keeps the time when it last moved");
         let Outcome::Read { user, name, seq, moved } = outcome else {
             panic!("{outcome:?}");
         };
@@ -24,10 +32,12 @@ pub(super) async fn marks_only_move_forward<S: RoomStore>(store: &S) {
         let member = store.member(flat.id, BOB).await.expect("readable").expect("there");
         assert_eq!(member.read, Seq(stands));
     }
+    flat.say(BOB, "mine").await;
+    assert_eq!(at().await, Some(flat.now()), "who writes has read what is above");
     let committed = flat
         .commit(vec![Intent::Post(post(ANNE, "four")), read(BOB, Seq(99))])
         .await;
-    assert!(matches!(committed.outcomes[1], Ok(Outcome::Read { seq: Seq(6), .. })));
+    assert!(matches!(committed.outcomes[1], Ok(Outcome::Read { seq: Seq(7), .. })));
     assert_eq!(flat.unread(BOB).await, 0);
 }
 

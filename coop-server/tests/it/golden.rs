@@ -1,0 +1,355 @@
+//! Transcripts of the whole interface: every route and every event, as a client sees them, in `tests/golden`.
+//!
+//! A transcript is a script and what came of it. Lines that are indented are what came; the others are what is done:
+//!
+//! ```text
+//! # for people
+//! alice POST /api/chats {"name":"lab"}      alice's request; `-` is nobody
+//! + Origin: http://localhost:3000           one more header of it
+//! alice connects                            opens alice's socket
+//! phone connects as alice                   another one, called phone
+//! eve connects with nonsense                with this token
+//! alice > {"type":"join","chat_id":1}       alice's socket sends this text
+//! alice hears message                       reads until a frame of this type has come
+//! alice hears an answer                     reads an answer to its end, and shows how it begins and ends
+//! alice hears nothing                       nothing has come, or comes soon
+//! ```
+//!
+//! Times and tokens are not shown; all else must be the same each time. `UPDATE_GOLDEN=1` writes what came into the
+//! files, to be looked at before it is kept.
+
+use crate::client::{Http, Person, Reply, Ws};
+use crate::server::{PAGE, Server};
+use coop_bots::mock::{Chunking, Failure, MockBot};
+use coop_core::Engine;
+use coop_core::password::Cost;
+use coop_core::store::memory::MemoryStore;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Headers that are shown if they are there.
+const SHOWN: [&str; 6] = [
+    "allow",
+    "location",
+    "access-control-allow-origin",
+    "access-control-allow-methods",
+    "access-control-allow-headers",
+    "access-control-allow-credentials",
+];
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+/// Pieces come far enough apart to be sent one by one: each begins a frame of its own.
+async fn server() -> Server {
+    let apart = |bot: MockBot| bot.delays(Duration::from_millis(20), Duration::from_millis(200));
+    let engine = Engine::builder(MemoryStore::new())
+        .password_cost(Cost::cheap_for_tests())
+        .bot(apart(MockBot::named("mock")).echo().chunking(Chunking::Pieces(2)))
+        .bot(apart(MockBot::named("mock2")).fails(Failure::Error, 0))
+        .bot(
+            apart(MockBot::named("mock3"))
+                .text("One half, the other half.")
+                .chunking(Chunking::Pieces(2))
+                .fails(Failure::Error, 1),
+        );
+    Server::on(engine, |api| api, None).await
+}
+
+/// Plays a script and writes down what comes of it.
+struct Player {
+    server: Server,
+    people: BTreeMap<String, Person>,
+    sockets: BTreeMap<String, Ws>,
+    transcript: String,
+}
+
+impl Player {
+    async fn play(script: &str) -> String {
+        let mut player = Self {
+            server: server().await,
+            people: BTreeMap::new(),
+            sockets: BTreeMap::new(),
+            transcript: String::new(),
+        };
+        let lines: Vec<_> = script.lines().filter(|line| !line.starts_with(' ')).collect();
+        for (index, line) in lines.iter().enumerate() {
+            if line.starts_with('+') {
+                // Written with its request.
+                continue;
+            }
+            writeln!(player.transcript, "{line}").unwrap();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let headers: Vec<_> = lines[index + 1..]
+                .iter()
+                .map_while(|line| line.strip_prefix("+ ")?.split_once(": "))
+                .collect();
+            for header in &headers {
+                writeln!(player.transcript, "+ {}: {}", header.0, header.1).unwrap();
+            }
+            player.line(line, &headers).await;
+        }
+        player.transcript
+    }
+
+    fn came(&mut self, line: &str) {
+        writeln!(self.transcript, "    {line}").unwrap();
+    }
+
+    async fn line(&mut self, line: &str, headers: &[(&str, &str)]) {
+        let words: Vec<_> = line.splitn(4, ' ').collect();
+        match words[..] {
+            [name, ">", ..] => {
+                let text = &line[name.len() + 3..];
+                self.socket(name).send_text(text).await;
+            }
+            [name, "connects"] => self.connect(name, name, None).await,
+            [name, "connects", "as", person] => self.connect(name, person, None).await,
+            [name, "connects", "with", token] => self.connect(name, name, Some(token)).await,
+            [name, "hears", "an", "answer"] => self.hear_answer(name).await,
+            [name, "hears", "nothing"] => {
+                for frame in self.socket(name).rest().await {
+                    self.hear(name, frame);
+                }
+            }
+            [name, "hears", kind] => loop {
+                let frame = self.socket(name).next().await;
+                let found = frame["type"] == kind || frame.get(kind).is_some();
+                self.hear(name, frame);
+                if found {
+                    break;
+                }
+            },
+            [name, method, path, ..] => self.request(name, method, path, words.get(3), headers).await,
+            _ => panic!("no line of a script: {line}"),
+        }
+    }
+
+    fn socket(&mut self, name: &str) -> &mut Ws {
+        self.sockets
+            .get_mut(name)
+            .unwrap_or_else(|| panic!("{name} has no socket"))
+    }
+
+    fn hear(&mut self, name: &str, frame: Value) {
+        let frame = steady(frame);
+        self.came(&format!("{name} < {frame}"));
+    }
+
+    async fn connect(&mut self, socket: &str, person: &str, token: Option<&str>) {
+        let token = token.map_or_else(|| self.people[person].token.clone(), str::to_owned);
+        let request = Ws::request(self.server.address, &token);
+        match Ws::try_open(self.server.address, request).await {
+            Ok(mut open) => {
+                open.settle().await;
+                self.sockets.insert(socket.to_owned(), open);
+            }
+            Err(status) => self.came(&status.to_string()),
+        }
+    }
+
+    /// How an answer grows is not the same each time: the first frame stands for all before the last.
+    async fn hear_answer(&mut self, name: &str) {
+        let mut shown = String::new();
+        loop {
+            let mut frame = self.socket(name).of_type("bot_stream").await;
+            let content = frame["message"]["content"].as_str().unwrap().to_owned();
+            assert!(content.starts_with(&shown), "{content:?} does not go on from {shown:?}");
+            let over = frame["message"]["status"] != "streaming";
+            if !over {
+                frame["message"]["content"] = json!("<so far>");
+            }
+            if over || shown.is_empty() {
+                self.hear(name, frame);
+            }
+            if over {
+                return;
+            }
+            shown = content;
+        }
+    }
+
+    async fn request(&mut self, name: &str, method: &str, path: &str, body: Option<&&str>, headers: &[(&str, &str)]) {
+        let token = self.people.get(name).map(|person| format!("Bearer {}", person.token));
+        let mut all = headers.to_vec();
+        if let Some(token) = &token {
+            all.push(("Authorization", token));
+        }
+        let http = self.server.http();
+        let reply = exchange(&http, method, path, &all, body.copied()).await;
+        if let Some(token) = reply.value("access_token") {
+            let login: Value = serde_json::from_str(body.unwrap()).unwrap();
+            let name = login["username"].as_str().unwrap().to_owned();
+            let person = Person {
+                name: name.clone(),
+                id: 0,
+                token,
+            };
+            self.people.insert(name, person);
+        }
+        let kind = reply.header("content-type").unwrap_or("no content");
+        self.came(&format!("{} {kind}", reply.status));
+        for header in SHOWN {
+            if let Some(value) = reply.header(header) {
+                self.came(&format!("{header}: {value}"));
+            }
+        }
+        match serde_json::from_str(&reply.body) {
+            Ok(json) => self.came(&steady(json).to_string()),
+            Err(_) if reply.body.is_empty() => {}
+            Err(_) => self.came(&reply.body),
+        }
+    }
+}
+
+async fn exchange(http: &Http, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&str>) -> Reply {
+    http.send_text(method, path, headers, body.unwrap_or_default()).await
+}
+
+impl Reply {
+    fn value(&self, name: &str) -> Option<String> {
+        let json: Value = serde_json::from_str(&self.body).ok()?;
+        Some(json.get(name)?.as_str()?.to_owned())
+    }
+}
+
+/// The same without what is another each time.
+fn steady(mut value: Value) -> Value {
+    match &mut value {
+        Value::Object(fields) => {
+            for (name, field) in fields.iter_mut() {
+                *field = match (name.as_str(), field.take()) {
+                    ("access_token", Value::String(_)) => json!("<token>"),
+                    ("created_at" | "last_message_time" | "read_at", Value::String(time)) => {
+                        let shape = |c: char| if c.is_ascii_digit() { '0' } else { c };
+                        let shape: String = time.chars().map(shape).collect();
+                        assert_eq!(shape, "0000-00-00T00:00:00.000Z", "{name}");
+                        json!("<time>")
+                    }
+                    (_, field) => steady(field),
+                };
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| *item = steady(item.take())),
+        _ => {}
+    }
+    value
+}
+
+fn transcripts() -> Vec<(PathBuf, String)> {
+    let mut paths: Vec<_> = std::fs::read_dir(folder())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
+        .collect();
+    paths.sort();
+    let read = |path: PathBuf| {
+        let text = std::fs::read_to_string(&path).unwrap();
+        (path, text)
+    };
+    paths.into_iter().map(read).collect()
+}
+
+#[tokio::test]
+async fn transcripts_are_as_they_were() {
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    let played = transcripts().into_iter().map(|(path, golden)| async move {
+        let now = Player::play(&golden).await;
+        (path, golden, now)
+    });
+    let mut differ = String::new();
+    for (path, golden, now) in futures::future::join_all(played).await {
+        if update {
+            std::fs::write(&path, &now).unwrap();
+            continue;
+        }
+        let mut lines = golden.lines().zip(now.lines()).enumerate();
+        let first = lines.find(|(_, (golden, now))| golden != now);
+        if let Some((number, (golden, now))) = first {
+            writeln!(differ, "{}:{}\n  was {golden}\n  is  {now}", path.display(), number + 1).unwrap();
+        } else if golden != now {
+            writeln!(differ, "{}: more or fewer lines", path.display()).unwrap();
+        }
+    }
+    assert!(differ.is_empty(), "\n{differ}");
+}
+
+/// The method and path of each row of the router's surface.
+fn surface() -> Vec<(String, String)> {
+    let source = include_str!("../../src/router.rs");
+    let start = source.find("static SURFACE").unwrap();
+    let rows = source[start..].lines().take_while(|line| !line.starts_with("];"));
+    let row = |line: &str| {
+        let path = line.split('"').nth(1)?.to_owned();
+        let methods = ["GET", "POST", "DELETE", "PUT", "PATCH"];
+        let method = methods.into_iter().find(|method| line.contains(method))?;
+        Some((method.to_owned(), path))
+    };
+    rows.filter_map(row).collect()
+}
+
+/// The type of each frame the dialect can send.
+fn events() -> Vec<String> {
+    let source = include_str!("../../src/dialect/seed.rs");
+    let start = source.find("enum Say<").unwrap();
+    let lines = source[start..].lines().take_while(|line| !line.starts_with('}'));
+    let names = lines.filter_map(|line| line.strip_prefix("    ")?.strip_suffix(" {"));
+    let snake = |name: &str| {
+        let mut word = String::new();
+        for (index, c) in name.char_indices() {
+            if c.is_ascii_uppercase() && index > 0 {
+                word.push('_');
+            }
+            word.push(c.to_ascii_lowercase());
+        }
+        word
+    };
+    names
+        .filter(|name| name.starts_with(char::is_uppercase))
+        .map(snake)
+        .collect()
+}
+
+fn is_of(path: &str, pattern: &str) -> bool {
+    let path = path.split('?').next().unwrap();
+    let (path, pattern): (Vec<_>, Vec<_>) = (path.split('/').collect(), pattern.split('/').collect());
+    let same = |(part, wanted): (&&str, &&str)| wanted.starts_with('{') || part == wanted;
+    path.len() == pattern.len() && path.iter().zip(&pattern).all(same)
+}
+
+#[test]
+fn every_route_and_every_event_has_a_transcript() {
+    let all: String = transcripts().into_iter().map(|(_, text)| text).collect();
+    let requests: Vec<(&str, &str, bool)> = all
+        .lines()
+        .zip(all.lines().skip(1))
+        .filter(|(line, _)| !line.starts_with(' '))
+        .filter_map(|(line, came)| {
+            let mut words = line.split(' ').skip(1);
+            Some((words.next()?, words.next()?, came.starts_with("    200 ")))
+        })
+        .collect();
+    let (routes, events) = (surface(), events());
+    assert!(routes.len() >= 18 && events.len() >= 10, "{routes:?} {events:?}");
+    for (method, path) in routes.iter().filter(|(_, path)| path != "/ws") {
+        let done = requests
+            .iter()
+            .any(|(its, at, done)| its == method && is_of(at, path) && *done);
+        assert!(done, "no transcript shows {method} {path} succeed");
+    }
+    for event in events {
+        assert!(
+            all.contains(&format!("\"type\":\"{event}\"")),
+            "no transcript shows {event}"
+        );
+    }
+    for (what, shown) in [("a socket", " connects"), ("a refusal", "< {\"error\":"), (PAGE, PAGE)] {
+        assert!(all.contains(shown), "no transcript shows {what}");
+    }
+}
