@@ -103,7 +103,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, GoneReason, Hint, HintKind};
 pub use id::{Epoch, MessageId, RoomId, Seq, TurnId, UserId};
 pub use model::*;
-pub use room::{MAX_PAGE, Room, Sent};
+pub use room::{Handed, MAX_PAGE, Room, Sent};
 #[cfg(feature = "sqlite")]
 pub use store::sqlite;
 pub use subscription::Subscription;

@@ -45,6 +45,50 @@ pub struct Sent {
     pub duplicate: bool,
 }
 
+/// A message that is under way, made by [`Room::begin_send`]. Dropping it does not take the message back.
+#[must_use = "whether it was sent is told by `sent`"]
+pub struct Handed {
+    shared: Arc<Shared>,
+    room: RoomId,
+    user: UserId,
+    handed: writer::HandedOver,
+}
+
+impl fmt::Debug for Handed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handed")
+            .field("room", &self.room)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Handed {
+    /// Waits until the message is on disk.
+    ///
+    /// # Errors
+    /// As [`Room::send`]. Cancel safe: dropping it changes nothing.
+    pub async fn sent(self) -> Result<Sent> {
+        match self.handed.outcome(&self.shared).await? {
+            Outcome::Posted {
+                message,
+                turns,
+                duplicate,
+            } => {
+                let handle = |turn| TurnHandle::new(Arc::clone(&self.shared), self.room, self.user, turn);
+                let turns: Vec<_> = turns.into_iter().map(handle).collect();
+                Ok(Sent {
+                    message,
+                    turn: turns.first().cloned(),
+                    turns,
+                    duplicate,
+                })
+            }
+            _ => Err(Error::internal("a post had another outcome")),
+        }
+    }
+}
+
 impl fmt::Debug for Room {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Room")
@@ -275,6 +319,23 @@ impl Room {
     /// this user, no such message to answer), `Conflict` (the `client_id` was used with another body), `Unavailable`
     /// (not certain whether it was sent), `Closed`.
     pub async fn send(&self, draft: impl Into<Draft>) -> Result<Sent> {
+        self.begin_send(draft).await?.sent().await
+    }
+
+    /// The first half of [`send`](Self::send): hands the message over without waiting until it is on disk, so that many
+    /// may be under way. They are said in the order of being handed over, and several are one write to the disk.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, _, _, room| {
+    /// let first = room.begin_send("one").await?;
+    /// let second = room.begin_send("two").await?;
+    /// assert!(first.sent().await?.message.seq < second.sent().await?.message.seq);
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// As `send`; some of them come from [`Handed::sent`]. Cancel safe as `send`.
+    pub async fn begin_send(&self, draft: impl Into<Draft>) -> Result<Handed> {
         self.shared.check_open()?;
         let draft = draft.into();
         names::check_text(&draft.text)?;
@@ -296,24 +357,13 @@ impl Room {
             asks: asks.unwrap_or_default(),
             asks_if_alone,
         };
-        match self.submit(Intent::Post(post), Vec::new()).await? {
-            Outcome::Posted {
-                message,
-                turns,
-                duplicate,
-            } => {
-                let handle =
-                    |turn: crate::TurnInfo| TurnHandle::new(Arc::clone(&self.shared), self.id, self.user, turn);
-                let turns: Vec<_> = turns.into_iter().map(handle).collect();
-                Ok(Sent {
-                    message,
-                    turn: turns.first().cloned(),
-                    turns,
-                    duplicate,
-                })
-            }
-            _ => Err(Error::internal("a post had another outcome")),
-        }
+        let handed = writer::hand_over(&self.shared, self.id, Intent::Post(post), Vec::new()).await?;
+        Ok(Handed {
+            shared: Arc::clone(&self.shared),
+            room: self.id,
+            user: self.user,
+            handed,
+        })
     }
 
     /// Changes the text of one's own message.

@@ -59,27 +59,44 @@ pub(crate) async fn submit(
     intent: Intent,
     then_start: Vec<String>,
 ) -> Result<Outcome> {
-    let mut put_in = false;
-    let submitted = async {
-        let (reply, answer) = oneshot::channel();
-        let mail = Mail::Intent {
-            intent,
-            then_start,
-            reply,
-        };
-        put(shared, room, mail).await?;
-        put_in = true;
-        answer.await.map_err(|_| lost(shared))?
-    };
+    hand_over(shared, room, intent, then_start).await?.outcome(shared).await
+}
+
+/// Hands an intent to the room's writer. Intents are carried out in the order of being handed over.
+///
+/// # Errors
+/// `Unavailable` if the writer takes nothing for too long.
+pub(crate) async fn hand_over(
+    shared: &Arc<Shared>,
+    room: RoomId,
+    intent: Intent,
+    then_start: Vec<String>,
+) -> Result<HandedOver> {
     let deadline = Instant::now() + shared.settings.patience;
-    let answered = timeout_at(deadline, submitted).await;
-    answered.unwrap_or_else(|_| {
-        Err(if put_in {
-            Error::unavailable("the store does not answer; it is not certain whether this was done")
-        } else {
-            Error::unavailable("the room does not answer")
-        })
-    })
+    let (reply, answer) = oneshot::channel();
+    let mail = Mail::Intent {
+        intent,
+        then_start,
+        reply,
+    };
+    put(shared, room, mail, deadline).await?;
+    Ok(HandedOver { answer, deadline })
+}
+
+/// An intent that a writer has.
+pub(crate) struct HandedOver {
+    answer: oneshot::Receiver<Result<Outcome>>,
+    deadline: Instant,
+}
+
+impl HandedOver {
+    /// What became of it.
+    pub(crate) async fn outcome(self, shared: &Shared) -> Result<Outcome> {
+        timeout_at(self.deadline, self.answer)
+            .await
+            .map_err(|_| Error::unavailable("the store does not answer; it is not certain whether this was done"))?
+            .map_err(|_| lost(shared))?
+    }
 }
 
 /// What a sender is told whose writer is gone: it was told to end, or it panicked with the mail in its hands.
@@ -97,14 +114,17 @@ fn lost(shared: &Shared) -> Error {
 /// `NotFound` if there is no such room, `Unavailable`, `Closed`.
 pub(crate) async fn mark_read(shared: &Arc<Shared>, room: RoomId, user: UserId, seq: Seq) -> Result<()> {
     let deadline = Instant::now() + shared.settings.patience;
-    timeout_at(deadline, put(shared, room, Mail::Read { user, seq }))
-        .await
-        .map_err(|_| Error::unavailable("the room does not answer"))?
+    put(shared, room, Mail::Read { user, seq }, deadline).await
 }
 
-async fn put(shared: &Arc<Shared>, room: RoomId, mail: Mail) -> Result<()> {
-    let mailbox = shared.mailbox(room).await?;
-    mailbox.send(mail).await.map_err(|_| lost(shared))
+async fn put(shared: &Arc<Shared>, room: RoomId, mail: Mail, deadline: Instant) -> Result<()> {
+    let sent = async {
+        let mailbox = shared.mailbox(room).await?;
+        mailbox.send(mail).await.map_err(|_| lost(shared))
+    };
+    timeout_at(deadline, sent)
+        .await
+        .map_err(|_| Error::unavailable("the room does not answer"))?
 }
 
 /// The writer's task.

@@ -1,4 +1,5 @@
-//! Acting: what the client asks, one thing after the other in the order of asking.
+//! Acting: what the client asks, one thing after the other in the order of asking. Messages are handed over in that
+//! order too, but several may be on their way to the disk at a time, which writes them together.
 
 use super::connection::{Connection, Ending};
 use super::deliver::encode;
@@ -9,12 +10,17 @@ use crate::dialect::seed::{NOT_AUTHORIZED, Seed, answer};
 use crate::limits::Asking;
 use coop_core::command::asks;
 use coop_core::live::{Cursor, Level};
-use coop_core::{Attachment, Draft, ErrorKind, HintKind, Room, RoomId, Start, TurnHandle};
+use coop_core::{Attachment, Draft, Error, ErrorKind, Handed, HintKind, Room, RoomId, Start, TurnHandle};
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 /// A leave takes effect after this, unless the room is joined again: the seed's page leaves and joins all the time.
 const LEAVE_AFTER: Duration = Duration::from_secs(1);
+/// So many messages of one client are on their way to the disk; before the next one of them must be there.
+const MAX_SENDING: usize = 32;
 
 pub(super) struct Actor<'a> {
     connection: &'a Connection,
@@ -24,7 +30,11 @@ pub(super) struct Actor<'a> {
     leaves: Vec<(Instant, RoomId)>,
     /// When typing was last passed on, for the rooms where that was a short time ago.
     typed: Vec<(Instant, RoomId)>,
+    /// Messages that are on their way to the disk. There is none while there are none: most connections are idle.
+    sending: Option<Sending<'a>>,
 }
+
+type Sending<'a> = FuturesUnordered<BoxFuture<'a, Result<(), Ending>>>;
 
 impl<'a> Actor<'a> {
     pub(super) fn new(connection: &'a Connection, seed: &'a Seed, attachment: &'a Attachment) -> Self {
@@ -34,6 +44,7 @@ impl<'a> Actor<'a> {
             attachment,
             leaves: Vec::new(),
             typed: Vec::new(),
+            sending: None,
         }
     }
 
@@ -41,25 +52,30 @@ impl<'a> Actor<'a> {
     pub(super) async fn run(mut self) -> Result<(), Ending> {
         loop {
             let next_leave = self.leaves.first().map(|(at, _)| *at);
-            let command = tokio::select! {
+            let full = self
+                .sending
+                .as_ref()
+                .is_some_and(|sending| sending.len() >= MAX_SENDING);
+            let done = tokio::select! {
                 biased;
-                command = self.connection.next_command() => command,
+                command = self.connection.next_command(), if !full => match command {
+                    // In a box of its own, so that an idle connection does not keep room for all that a command may need.
+                    Some(command) => Box::pin(self.carry_out(command)).await,
+                    None => break,
+                },
+                done = one_of(&mut self.sending) => done,
                 () = until(next_leave) => {
                     let (_, room) = self.leaves.remove(0);
                     self.leave_now(room);
-                    continue;
+                    Ok(())
                 }
             };
-            match command {
-                // In a box of its own, so that an idle connection does not keep room for all that a command may need.
-                Some(command) => match Box::pin(self.carry_out(command)).await {
-                    // It cannot be told, but what it has said is said.
-                    Ok(()) | Err(Ending::Lost) => {}
-                    Err(ending) => return Err(ending),
-                },
-                None => return Ok(()),
-            }
+            go_on(done)?;
         }
+        while self.sending.is_some() {
+            go_on(one_of(&mut self.sending).await)?;
+        }
+        Ok(())
     }
 
     async fn carry_out(&mut self, command: Command) -> Result<(), Ending> {
@@ -125,7 +141,7 @@ impl<'a> Actor<'a> {
 
     /// Shows the newest message once more if it is an answer that has just ended: the client may have read its text
     /// before the end, and it joined after. Anywhere but at the bottom it would be shown twice.
-    async fn show_just_ended(&self, slot: &Slot) -> Result<(), Ending> {
+    async fn show_just_ended(&mut self, slot: &Slot) -> Result<(), Ending> {
         let ended = self.seed.just_ended(slot.room);
         if ended.is_empty() {
             return Ok(());
@@ -164,7 +180,7 @@ impl<'a> Actor<'a> {
         self.attachment.hint(&feed, HintKind::Presence { here: false });
     }
 
-    async fn say(&self, room: RoomId, text: String) -> Result<(), Ending> {
+    async fn say(&mut self, room: RoomId, text: String) -> Result<(), Ending> {
         let Some(slot) = self.connection.slot(room).await else {
             return self.connection.refuse(NOT_AUTHORIZED, None);
         };
@@ -186,49 +202,21 @@ impl<'a> Actor<'a> {
                 Err(error) => return self.connection.refuse(error.words(), error.retry_after()),
             }
         }
-        match room.send(draft).await {
-            Ok(sent) => {
-                self.owe(asking, &sent.turns);
-                for error in sent.turns.iter().filter_map(|turn| turn.refused()) {
-                    self.connection.tell(&error.words, None)?;
-                }
-                match refused {
-                    Some(error) if !perhaps || is_alone(&room).await => {
-                        self.connection.refuse(error.words(), error.retry_after())
-                    }
-                    _ => Ok(()),
-                }
+        let saying = Saying {
+            connection: self.connection,
+            room,
+            asking,
+            refused,
+            perhaps,
+        };
+        match saying.room.begin_send(draft).await {
+            Ok(handed) => {
+                let sending = self.sending.get_or_insert_default();
+                sending.push(saying.end(handed).boxed());
+                Ok(())
             }
-            Err(error) => {
-                asking.into_iter().for_each(Asking::forget);
-                match error.kind() {
-                    ErrorKind::NotFound => self.connection.refuse(NOT_AUTHORIZED, None),
-                    _ => self.connection.refuse(error.words(), error.retry_after()),
-                }
-            }
+            Err(error) => saying.failed(&error),
         }
-    }
-
-    /// Keeps the place of an ask until all its answers have ended, or gives back what it cost if it asked nobody.
-    fn owe(&self, asking: Option<Asking>, turns: &[TurnHandle]) {
-        let Some(asking) = asking else { return };
-        let owed: Vec<_> = turns.iter().filter(|turn| turn.refused().is_none()).cloned().collect();
-        if owed.is_empty() {
-            asking.forget();
-            return;
-        }
-        let closing = self.connection.house.closing.clone();
-        self.connection.house.sockets.spawn(async move {
-            let _held = asking;
-            for turn in owed {
-                tokio::select! {
-                    biased;
-                    () = closing.cancelled() => return,
-                    // However it ended, and also if nobody can say.
-                    _ = turn.ended() => {}
-                }
-            }
-        });
     }
 
     async fn typing(&mut self, room: RoomId) -> Result<(), Ending> {
@@ -243,6 +231,89 @@ impl<'a> Actor<'a> {
             self.attachment.hint(&slot.feed, HintKind::Typing);
         }
         Ok(())
+    }
+}
+
+/// A message that has been handed over, and what is owed for it.
+struct Saying<'a> {
+    connection: &'a Connection,
+    room: Room,
+    /// What it may ask, if it asks.
+    asking: Option<Asking>,
+    /// Why it does not ask, in an AI chat where it would have.
+    refused: Option<Error>,
+    /// It asks only if its author is alone in the room.
+    perhaps: bool,
+}
+
+impl Saying<'_> {
+    /// Waits until it is on disk and tells its author what went wrong.
+    async fn end(self, handed: Handed) -> Result<(), Ending> {
+        match handed.sent().await {
+            Ok(sent) => {
+                Self::owe(self.connection, self.asking, &sent.turns);
+                for error in sent.turns.iter().filter_map(|turn| turn.refused()) {
+                    self.connection.tell(&error.words, None)?;
+                }
+                match self.refused {
+                    Some(error) if !self.perhaps || is_alone(&self.room).await => {
+                        self.connection.refuse(error.words(), error.retry_after())
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn failed(self, error: &Error) -> Result<(), Ending> {
+        self.asking.into_iter().for_each(Asking::forget);
+        match error.kind() {
+            ErrorKind::NotFound => self.connection.refuse(NOT_AUTHORIZED, None),
+            _ => self.connection.refuse(error.words(), error.retry_after()),
+        }
+    }
+
+    /// Keeps the place of an ask until all its answers have ended, or gives back what it cost if it asked nobody.
+    fn owe(connection: &Connection, asking: Option<Asking>, turns: &[TurnHandle]) {
+        let Some(asking) = asking else { return };
+        let owed: Vec<_> = turns.iter().filter(|turn| turn.refused().is_none()).cloned().collect();
+        if owed.is_empty() {
+            asking.forget();
+            return;
+        }
+        let closing = connection.house.closing.clone();
+        connection.house.sockets.spawn(async move {
+            let _held = asking;
+            for turn in owed {
+                tokio::select! {
+                    biased;
+                    () = closing.cancelled() => return,
+                    // However it ended, and also if nobody can say.
+                    _ = turn.ended() => {}
+                }
+            }
+        });
+    }
+}
+
+/// The next message to be on disk; never if none is on its way.
+async fn one_of(sending: &mut Option<Sending<'_>>) -> Result<(), Ending> {
+    let Some(under_way) = sending else {
+        return std::future::pending().await;
+    };
+    let done = under_way.next().await.unwrap_or(Ok(()));
+    if under_way.is_empty() {
+        *sending = None;
+    }
+    done
+}
+
+/// Whether to go on: a client that cannot be told anything has still said what it has said.
+fn go_on(done: Result<(), Ending>) -> Result<(), Ending> {
+    match done {
+        Err(ending) if ending != Ending::Lost => Err(ending),
+        _ => Ok(()),
     }
 }
 
