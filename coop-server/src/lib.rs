@@ -20,6 +20,8 @@ mod call;
 mod cors;
 mod dialect;
 pub mod frame;
+mod identity;
+mod limits;
 mod objects;
 mod patient;
 mod reply;
@@ -30,6 +32,8 @@ mod socket;
 mod token;
 
 pub use api::{Api, ApiBuilder, BuildError};
+pub use identity::Identity;
+pub use limits::{LimitError, Limits};
 pub use reply::Body;
 pub use serve::{Serve, serve};
-pub use token::{MIN_SECRET, Secret, WeakSecret};
+pub use token::{MIN_SECRET, Secret, TokenMaker, WeakSecret};
