@@ -106,7 +106,7 @@ where
     try_rules!(make;
         users::{
             accounts_are_found_again, names_and_addresses_are_unique, passwords_can_be_replaced,
-            search_takes_characters_as_they_are,
+            search_takes_characters_as_they_are, a_deleted_account_is_gone_and_its_id_never_comes_back,
         }
     );
 }

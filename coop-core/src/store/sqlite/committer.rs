@@ -26,6 +26,7 @@ pub(super) enum Job {
     Create(NewRoom, Reply<(RoomInfo, Vec<Arc<Event>>)>),
     CreateUser(NewAccount, Reply<Account>),
     SetPassword(UserId, String, Reply<()>),
+    DeleteUser(UserId, Reply<()>),
 }
 
 /// The most intents in one transaction, so that nobody waits long for others.
@@ -86,6 +87,7 @@ enum Group {
     Parts(Vec<Part>),
     User(NewAccount, Reply<Account>),
     Password(UserId, String, Reply<()>),
+    Deletion(UserId, Reply<()>),
 }
 
 /// Takes what is waiting, in its order, up to the first that cannot go along: that one is `next`.
@@ -104,6 +106,7 @@ fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>, next: &mut Option<Job>) ->
             }
             Job::CreateUser(new, reply) if parts.is_empty() => return Group::User(new, reply),
             Job::SetPassword(user, hash, reply) if parts.is_empty() => return Group::Password(user, hash, reply),
+            Job::DeleteUser(user, reply) if parts.is_empty() => return Group::Deletion(user, reply),
             // A second batch of a room must see the first one's rows, and users go by themselves.
             other => {
                 *next = Some(other);
@@ -123,6 +126,7 @@ async fn serve(connection: &mut SqliteConnection, ids: &mut NextIds, group: Grou
         Group::Password(user, hash, reply) => {
             drop(reply.send(super::users::set_password(connection, user, hash).await));
         }
+        Group::Deletion(user, reply) => drop(reply.send(super::users::delete(connection, user).await)),
         Group::Parts(parts) => together_or_alone(connection, ids, parts).await,
     }
 }
@@ -130,7 +134,7 @@ async fn serve(connection: &mut SqliteConnection, ids: &mut NextIds, group: Grou
 fn refuse(group: Group, error: &Error) {
     match group {
         Group::User(_, reply) => drop(reply.send(Err(error.again()))),
-        Group::Password(_, _, reply) => drop(reply.send(Err(error.again()))),
+        Group::Password(_, _, reply) | Group::Deletion(_, reply) => drop(reply.send(Err(error.again()))),
         Group::Parts(parts) => parts.into_iter().for_each(|part| part.refuse(error)),
     }
 }

@@ -34,10 +34,12 @@ async fn every_statement_is_prepared_and_uses_an_index() {
     let (pool, _) = open::open_memory().await.unwrap();
     let many = [facts::LOAD, write::WRITE_ALL, write::WRITE_USUAL];
     let many = many.iter().flat_map(|text| text.split(';'));
-    let one = sql::STATEMENTS
-        .iter()
-        .copied()
-        .chain([users::CREATE_USER, users::SET_PASSWORD, facts::SEQUENCES]);
+    let one = sql::STATEMENTS.iter().copied().chain([
+        users::CREATE_USER,
+        users::SET_PASSWORD,
+        users::DELETE_USER,
+        facts::SEQUENCES,
+    ]);
     for statement in many.chain(one).map(str::trim).filter(|text| !text.is_empty()) {
         for detail in explained(&pool, statement).await {
             let scans = detail.starts_with("SCAN ");

@@ -6,11 +6,12 @@ use crate::id::UserId;
 use crate::model::Account;
 use crate::store::NewAccount;
 use sqlx::Row;
-use sqlx::sqlite::SqliteConnection;
+use sqlx::sqlite::{SqliteConnection, SqliteQueryResult};
 
 pub(super) const CREATE_USER: &str = "INSERT INTO users (username, email, email_key, password_hash, created_at) VALUES \
                                       ($1, $2, $3, $4, $5) RETURNING id";
 pub(super) const SET_PASSWORD: &str = "UPDATE users SET password_hash = $2 WHERE id = $1";
+pub(super) const DELETE_USER: &str = "DELETE FROM users WHERE id = $1";
 
 pub(super) async fn create(connection: &mut SqliteConnection, new: NewAccount) -> Result<Account> {
     let query = sqlx::query(CREATE_USER)
@@ -36,7 +37,15 @@ fn taken(error: sqlx::Error) -> Error {
 
 pub(super) async fn set_password(connection: &mut SqliteConnection, user: UserId, hash: String) -> Result<()> {
     let query = sqlx::query(SET_PASSWORD).bind(user.0).bind(hash);
-    match query.execute(connection).await.map_err(commit_fault)?.rows_affected() {
+    somebody(query.execute(connection).await)
+}
+
+pub(super) async fn delete(connection: &mut SqliteConnection, user: UserId) -> Result<()> {
+    somebody(sqlx::query(DELETE_USER).bind(user.0).execute(connection).await)
+}
+
+fn somebody(done: sqlx::Result<SqliteQueryResult>) -> Result<()> {
+    match done.map_err(commit_fault)?.rows_affected() {
         0 => Err(Error::not_found("no such user")),
         _ => Ok(()),
     }
