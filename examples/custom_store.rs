@@ -36,6 +36,8 @@ struct Tables {
     events: Vec<(RoomId, EventRow)>,
     /// Accounts and the hashes of their passwords.
     users: Vec<(Account, Option<String>)>,
+    /// The newest user's id. Never set back either.
+    last_user: i64,
     /// What the next room, message and turn are called. Never set back, so that no id is given out twice.
     ids: NextIds,
     closed: bool,
@@ -379,7 +381,7 @@ impl UserStore for TableStore {
     async fn create_user(&self, new: NewAccount) -> Result<Account> {
         let mut tables = self.tables()?;
         let address = |account: &Account| account.email.as_ref().map(|email| email.to_lowercase());
-        let id = UserId(tables.users.len() as i64 + 1);
+        let id = UserId(tables.last_user + 1);
         let account = Account::new(id, new.name, new.email, new.now);
         for (other, _) in &tables.users {
             if other.name == account.name {
@@ -389,6 +391,7 @@ impl UserStore for TableStore {
                 return Err(Error::conflict("this e-mail address is taken"));
             }
         }
+        tables.last_user = id.0;
         tables.users.push((account.clone(), new.password));
         Ok(account)
     }
@@ -421,6 +424,13 @@ impl UserStore for TableStore {
         let mut tables = self.tables()?;
         let user = tables.users.iter_mut().find(|(account, _)| account.id == id);
         user.ok_or_else(|| Error::not_found("no such user"))?.0.token_version += 1;
+        Ok(())
+    }
+
+    async fn delete_user(&self, id: UserId) -> Result<()> {
+        let mut tables = self.tables()?;
+        let at = tables.users.iter().position(|(account, _)| account.id == id);
+        tables.users.remove(at.ok_or_else(|| Error::not_found("no such user"))?);
         Ok(())
     }
 

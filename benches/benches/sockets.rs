@@ -287,6 +287,7 @@ impl Ours {
         let port_file = folder.path().join("port");
         let child = Command::new(binary()?)
             .stdout(std::process::Stdio::null())
+            .env("COOP_LIMITS", "off")
             .args(["--listen", "127.0.0.1:0", "--log", "error", "--port-file"])
             .arg(&port_file)
             .arg("--database")

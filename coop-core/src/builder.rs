@@ -347,6 +347,7 @@ pub struct EngineBuilder {
     bus: Arc<dyn Bus>,
     clock: Arc<dyn Clock>,
     cost: Cost,
+    turn_timeout: Option<Duration>,
     settings: Settings,
 }
 
@@ -367,6 +368,7 @@ impl EngineBuilder {
             bus: Arc::new(NoBus),
             clock: Arc::new(SystemClock),
             cost: Cost::default(),
+            turn_timeout: None,
             settings: Settings::default(),
         }
     }
@@ -451,6 +453,13 @@ impl EngineBuilder {
         self
     }
 
+    /// How long a turn may take, whatever the bot's own [limits](crate::BotLimits::time) say.
+    #[must_use]
+    pub fn turn_timeout(mut self, time: Duration) -> Self {
+        self.turn_timeout = Some(time);
+        self
+    }
+
     /// Opens the engine and ends, as interrupted, the turns that an earlier one left open.
     ///
     /// # Errors
@@ -460,7 +469,7 @@ impl EngineBuilder {
         let mut bots: Vec<RegisteredBot> = Vec::new();
         for bot in self.bots {
             let mut profile = bot.profile();
-            profile.limits.time = profile.limits.time.min(FOR_EVER);
+            profile.limits.time = self.turn_timeout.unwrap_or(profile.limits.time).min(FOR_EVER);
             names::check_handle(&profile.handle).map_err(Error::bad_request)?;
             if bots.iter().any(|other| other.profile.handle == profile.handle) {
                 return Err(Error::conflict(format!("there are two bots called {}", profile.handle)));

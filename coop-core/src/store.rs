@@ -61,6 +61,15 @@ pub trait UserStore: Send + Sync + 'static {
         Err(Error::forbidden("tokens are kept elsewhere"))
     }
 
+    /// Removes an account with all that is kept of it. Its id never comes back; its name and address may. Memberships
+    /// and messages are the room store's and stay.
+    ///
+    /// # Errors
+    /// `NotFound` if there is nobody of this id.
+    async fn delete_user(&self, _id: UserId) -> Result<()> {
+        Err(Error::forbidden("accounts are kept elsewhere"))
+    }
+
     /// Up to `limit` accounts whose name contains `text` (folded; its characters stand for themselves), without
     /// `except`, in the order of their names.
     async fn search(&self, _text: &str, _limit: u32, _except: UserId) -> Result<Vec<Account>> {

@@ -7,18 +7,19 @@
 use crate::call::Call;
 use crate::cors::Origins;
 use crate::dialect::seed::Seed;
+use crate::identity::Identity;
 use crate::limits::{Limits, Proxies, Seats, Tolls, client};
 use crate::reply::{Answer, Body, Failure};
 use crate::router::{Endpoint, Found, Router};
 use crate::socket::{self, Pulse};
-use crate::token::{Identity, Secret, Tokens, WeakSecret};
+use crate::token::{self, Secret, Tokens, WeakSecret};
 use bytes::Bytes;
 use coop_core::{Engine, ErrorKind, User};
 use http::header::{
     AUTHORIZATION, CACHE_CONTROL, HOST, HeaderName, HeaderValue, ORIGIN, REFERRER_POLICY, TRANSFER_ENCODING,
     X_CONTENT_TYPE_OPTIONS,
 };
-use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http::{Extensions, HeaderMap, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -31,6 +32,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// The service. Cheap to clone; all clones are the same.
+///
+/// An application mounts it wherever a tower `Service` can be, also under a prefix that the router takes off
+/// (`nest_service("/chat", api)` in axum), HTTP and `/ws` alike. It needs HTTP/1.1 over plain TCP for `/ws`, which hands
+/// the connection over; TLS belongs to a proxy in front. At its end the application calls
+/// [`close_sockets`](Self::close_sockets): its server does not wait for connections that were handed over.
 #[derive(Clone)]
 pub struct Api(pub(crate) Arc<House>);
 
@@ -47,6 +53,8 @@ pub(crate) struct House {
     /// Which sockets there may still be.
     pub(crate) seats: Arc<Seats>,
     pub(crate) proxies: Proxies,
+    /// Whether the application says who sends a request.
+    trust_identity: bool,
     /// How long a socket may take nothing of what waits for it.
     pub(crate) write_patience: Duration,
     /// One for all sockets, so that what they all get is encoded once.
@@ -79,6 +87,7 @@ pub struct ApiBuilder {
     token_ttl: Duration,
     origins: Vec<String>,
     registration: bool,
+    trust_identity: bool,
     limits: Limits,
     trusted_proxies: Vec<String>,
     write_patience: Duration,
@@ -94,6 +103,9 @@ pub enum BuildError {
     /// The secret is too short.
     #[error(transparent)]
     WeakSecret(#[from] WeakSecret),
+    /// No secret was needed, and the system has no randomness to make one up.
+    #[error("no token secret could be made up")]
+    NoRandomness(#[source] std::io::Error),
     /// A trusted proxy is no address and no block of addresses.
     #[error("{0:?} is no trusted proxy: an ADDRESS or a block ADDRESS/PREFIX is")]
     BadProxy(String),
@@ -112,6 +124,7 @@ impl Api {
             token_ttl: Duration::from_secs(24 * 60 * 60),
             origins: Vec::new(),
             registration: true,
+            trust_identity: false,
             limits: Limits::default(),
             trusted_proxies: Vec::new(),
             write_patience: Duration::from_secs(30),
@@ -183,7 +196,7 @@ impl Api {
         let query = parts.uri.query().unwrap_or("").to_owned();
         let user = match route.endpoint {
             Endpoint::Open(_) => None,
-            Endpoint::Signed(_) => Some(self.authenticate(&parts.headers, deadline).await?),
+            Endpoint::Signed(_) => Some(self.authenticate(&parts.headers, &parts.extensions, deadline).await?),
             Endpoint::Socket => {
                 let parts = Request::from_parts(parts, ());
                 return socket::open(&self.0, parts, &query, address).await;
@@ -206,18 +219,25 @@ impl Api {
         }
     }
 
-    async fn authenticate(&self, headers: &HeaderMap, deadline: Instant) -> Result<User, Failure> {
+    async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        extensions: &Extensions,
+        deadline: Instant,
+    ) -> Result<User, Failure> {
+        let late = |_| Failure::unavailable("the store does not answer");
+        if let Some(identity) = self.0.told(extensions) {
+            return timeout_at(deadline, self.0.trusted(identity)).await.map_err(late)?;
+        }
         let token = bearer(headers).ok_or_else(|| Failure::unauthorized("Not authenticated"))?;
-        let (user, _) = timeout_at(deadline, self.0.identify(token))
-            .await
-            .map_err(|_| Failure::unavailable("the store does not answer"))??;
+        let (user, _) = timeout_at(deadline, self.0.identify(token)).await.map_err(late)??;
         Ok(user)
     }
 }
 
 impl House {
     /// Whose token this is, if it is good and they still exist.
-    pub(crate) async fn identify(&self, token: &str) -> Result<(User, Identity), Failure> {
+    pub(crate) async fn identify(&self, token: &str) -> Result<(User, token::Identity), Failure> {
         let unknown = || Failure::unauthorized("Invalid authentication credentials");
         let identity = self.tokens.check(token).ok_or_else(unknown)?;
         match self.engine.user(identity.user).await {
@@ -228,13 +248,29 @@ impl House {
         }
     }
 
+    /// Who the application says this is, if its word counts.
+    pub(crate) fn told(&self, extensions: &Extensions) -> Option<Identity> {
+        let told = extensions.get::<Identity>();
+        told.filter(|_| self.trust_identity).copied()
+    }
+
+    /// The user of an identity whose word counts.
+    pub(crate) async fn trusted(&self, identity: Identity) -> Result<User, Failure> {
+        match self.engine.user(identity.user).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Err(Failure::unauthorized("Invalid authentication credentials"))
+            }
+            found => Ok(found?),
+        }
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
 }
 
 impl ApiBuilder {
-    /// What signs the tokens: at least 32 bytes. Required.
+    /// What signs the tokens: at least 32 bytes. Required, but where [identities are trusted](Self::trust_identity).
     #[must_use]
     pub fn jwt_secret(mut self, secret: impl Into<Vec<u8>>) -> Self {
         self.secret = Some(secret.into());
@@ -268,6 +304,22 @@ impl ApiBuilder {
         self
     }
 
+    /// Whether an [`Identity`] in a request's extensions stands for a token, on HTTP and on `/ws`: for an application
+    /// that has its own login. No by default, and then such extensions are not looked at.
+    ///
+    /// **With this, whoever can put an extension into a request is whoever they like.** Extensions never come over the
+    /// network, so that is a matter of the application's own code: every path that leads here must pass its login, and
+    /// nothing before that may insert an identity. A login by cookie must also keep pages of other origins from using it
+    /// (`SameSite=Strict` or `Lax`); `/ws` checks the `Origin` by itself.
+    ///
+    /// A request without an identity is taken by its token as before. Without [a secret](Self::jwt_secret) one is made
+    /// up, so that tokens from `/api/auth/login` end with the process.
+    #[must_use]
+    pub fn trust_identity(mut self, trust: bool) -> Self {
+        self.trust_identity = trust;
+        self
+    }
+
     /// How much anybody may ask.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
@@ -293,9 +345,13 @@ impl ApiBuilder {
     /// Makes the service.
     ///
     /// # Errors
-    /// Without a secret, with one that is too short, or with a trusted proxy that is no address.
+    /// Without a secret where one is needed, with one that is too short, or with a trusted proxy that is no address.
     pub fn build(self) -> Result<Api, BuildError> {
-        let secret = Secret::new(self.secret.ok_or(BuildError::NoSecret)?)?;
+        let secret = match self.secret {
+            Some(secret) => Secret::new(secret)?,
+            None if self.trust_identity => Secret::random().map_err(BuildError::NoRandomness)?,
+            None => return Err(BuildError::NoSecret),
+        };
         Ok(Api(Arc::new(House {
             bots: self.engine.bots(),
             pulse: Arc::default(),
@@ -308,6 +364,7 @@ impl ApiBuilder {
             seats: Arc::new(Seats::new(&self.limits)),
             proxies: Proxies::new(self.trusted_proxies).map_err(BuildError::BadProxy)?,
             limits: self.limits,
+            trust_identity: self.trust_identity,
             write_patience: self.write_patience,
             sockets: TaskTracker::new(),
             closing: CancellationToken::new(),

@@ -1,87 +1,60 @@
-//! How the operator says what the server should be: flags, variables and their defaults. It opens nothing.
+//! What the server should be, as its operator says: by flag, by variable, in a file, or not at all. A flag beats a
+//! variable, a variable beats the file, and what nobody says has a default.
+//!
+//! [`settings`] is the table of everything there is and finds who says what; [`file`] reads the file. Here the texts
+//! become values. It opens no database and no socket.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use coop_server::Secret;
+mod file;
+mod settings;
+
+pub(crate) use file::default_file;
+pub(crate) use settings::{Flags, SETTINGS, Setting};
+
+use coop_server::{Limits, Secret};
+use settings::{Environment, Layers};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// A chat server in which people and bots share rooms.
-///
-/// Without arguments it serves on http://127.0.0.1:8000 and keeps everything in ./coop.db.
-#[derive(Debug, Parser)]
-#[command(name = "coop-server", version)]
-pub(crate) struct Cli {
-    #[command(subcommand)]
-    pub(crate) verb: Option<Verb>,
-    #[command(flatten)]
-    pub(crate) options: Options,
-}
-
-/// What to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
-pub(crate) enum Verb {
-    /// Run (default)
-    Serve,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Options {
-    /// Address and port to listen on; port 0 picks a free one
-    #[arg(long, env = "COOP_LISTEN", default_value = "127.0.0.1:8000", global = true)]
+/// Everything that can be said, with its values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// Where to listen.
     pub(crate) listen: SocketAddr,
-    /// Write the port to this file once the server is ready
-    #[arg(long, value_name = "FILE", global = true)]
+    /// Where to write the port once the server is ready.
     pub(crate) port_file: Option<PathBuf>,
-    /// sqlite:FILE or sqlite::memory:
-    #[arg(
-        long,
-        env = "COOP_DATABASE_URL",
-        default_value = "sqlite:coop.db",
-        hide_env_values = true,
-        global = true
-    )]
-    pub(crate) database: String,
-    /// How long a token is good
-    #[arg(long, env = "COOP_TOKEN_TTL", default_value = "24h", value_parser = duration, global = true)]
+    /// Where everything is kept.
+    pub(crate) database: Database,
+    /// Which file holds the token secret.
+    jwt_secret_file: Option<PathBuf>,
+    /// How long a token is good.
     pub(crate) token_ttl: Duration,
-    /// Let pages of this origin call (repeatable) [default: on loopback localhost and 127.0.0.1, ports 3000 and 3001]
-    #[arg(
-        long = "cors-origin",
-        env = "COOP_CORS_ORIGINS",
-        value_delimiter = ',',
-        value_name = "ORIGIN",
-        global = true
-    )]
+    /// The origins whose pages may call.
     pub(crate) cors_origins: Vec<String>,
-    /// Whether anybody may make an account
-    #[arg(long, env = "COOP_REGISTRATION", default_value = "open", global = true)]
-    pub(crate) registration: Registration,
-    /// A bot, as NAME=KIND; the first answers /bot (repeatable)
-    #[arg(long = "bot", env = "COOP_BOTS", value_delimiter = ',', value_name = "NAME=KIND", default_value = "mock=mock", value_parser = bot, global = true)]
+    /// Whose word about a client's address counts.
+    pub(crate) trusted_proxies: Vec<String>,
+    /// Whether anybody may make an account.
+    pub(crate) registration: bool,
+    /// The bots; the first answers `/bot`.
     pub(crate) bots: Vec<BotChoice>,
-    /// What to log: error, warn, info, debug, trace, or a filter
-    #[arg(long, env = "COOP_LOG", default_value = "info", global = true)]
+    /// How long a turn may take.
+    pub(crate) turn_timeout: Duration,
+    /// How much anybody may ask.
+    pub(crate) limits: Limits,
+    /// Whether that is without limits.
+    pub(crate) limits_off: bool,
+    /// What to log.
     pub(crate) log: String,
-    /// How to log
-    #[arg(long, env = "COOP_LOG_FORMAT", default_value = "auto", global = true)]
+    /// How to log.
     pub(crate) log_format: LogFormat,
-    /// How long answers that are being written may go on when the server ends
-    #[arg(long, env = "COOP_SHUTDOWN_GRACE", default_value = "10s", value_parser = duration, global = true)]
+    /// How long answers that are being written may go on when the server ends.
     pub(crate) shutdown_grace: Duration,
 }
 
-/// Whether anybody may make an account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Registration {
-    Open,
-    Closed,
-}
-
 /// How to log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LogFormat {
-    /// Text on a terminal, otherwise JSON
+    /// Text on a terminal, otherwise JSON.
     Auto,
     Text,
     Json,
@@ -100,10 +73,169 @@ pub(crate) enum BotKind {
     Mock,
 }
 
+/// Where everything is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Database {
+    /// In a SQLite file.
+    File(PathBuf),
+    /// Nowhere: gone with the process.
+    Memory,
+}
+
+impl Config {
+    /// What these flags, the process's environment and the file that they name say together.
+    ///
+    /// # Errors
+    /// Words that name who said what is wrong.
+    pub(crate) fn find(flags: Flags) -> Result<Self, String> {
+        Self::of(flags, settings::environment())
+    }
+
+    fn of(flags: Flags, environment: Environment) -> Result<Self, String> {
+        let layers = Layers::find(flags, environment)?;
+        layers.optional("redis", |_| {
+            Err::<(), _>("several servers are not supported; this is one server, and its database is SQLite".into())
+        })?;
+        let listen: SocketAddr = layers.one("listen", |text| {
+            text.parse()
+                .map_err(|_| "this is not an address and a port, such as 127.0.0.1:8000".to_owned())
+        })?;
+        let (limits, limits_off) = layers.limits(listen.ip().is_loopback())?;
+        Ok(Self {
+            listen,
+            port_file: layers.optional("port_file", path)?,
+            database: layers.one("database", database)?,
+            jwt_secret_file: layers.optional("jwt_secret_file", path)?,
+            token_ttl: layers.one("token_ttl", duration)?,
+            cors_origins: match layers.many("cors_origins", text)? {
+                Some(origins) => origins,
+                None => usual_origins(listen),
+            },
+            trusted_proxies: layers.many("trusted_proxies", text)?.unwrap_or_default(),
+            registration: layers.one("registration", |text| match text {
+                "open" => Ok(true),
+                "closed" => Ok(false),
+                other => Err(format!("it is open or closed, not {other}")),
+            })?,
+            bots: layers.many("bots", bot)?.unwrap_or_default(),
+            turn_timeout: layers.one("turn_timeout", duration)?,
+            limits,
+            limits_off,
+            log: layers.one("log", text)?,
+            log_format: layers.one("log_format", |text| match text {
+                "auto" => Ok(LogFormat::Auto),
+                "text" => Ok(LogFormat::Text),
+                "json" => Ok(LogFormat::Json),
+                other => Err(format!("it is auto, text or json, not {other}")),
+            })?,
+            shutdown_grace: layers.one("shutdown_grace", duration)?,
+        })
+    }
+
+    /// What signs tokens, if the operator says; they must unless the server listens on loopback.
+    ///
+    /// # Errors
+    /// Words for a secret that is missing, too short or cannot be read.
+    pub(crate) fn given_secret(&self) -> Result<Option<Secret>, String> {
+        if let Some(secret) = settings::environment()
+            .get("COOP_JWT_SECRET")
+            .filter(|text| !text.is_empty())
+        {
+            let secret = Secret::new(secret.as_str()).map_err(|weak| format!("COOP_JWT_SECRET: {weak}"))?;
+            return Ok(Some(secret));
+        }
+        if let Some(path) = &self.jwt_secret_file {
+            let secret = Secret::read(path).map_err(|error| format!("the secret in {}: {error}", path.display()))?;
+            return Ok(Some(secret));
+        }
+        if self.listen.ip().is_loopback() {
+            return Ok(None);
+        }
+        Err("COOP_JWT_SECRET or COOP_JWT_SECRET_FILE is required unless the server listens on loopback".to_owned())
+    }
+
+    /// What signs tokens: what is given, or what is kept beside the database.
+    ///
+    /// # Errors
+    /// As [`given_secret`](Self::given_secret), and words for a file that cannot be made.
+    pub(crate) fn secret(&self) -> Result<Secret, String> {
+        match self.given_secret()? {
+            Some(secret) => Ok(secret),
+            None => self.database.kept_secret(),
+        }
+    }
+}
+
+impl Database {
+    /// A secret made up once and kept beside the file, so that starting again logs nobody out.
+    fn kept_secret(&self) -> Result<Secret, String> {
+        match self {
+            Self::Memory => Secret::random().map_err(|error| format!("no token secret could be made: {error}")),
+            Self::File(path) => {
+                let mut kept = path.clone().into_os_string();
+                kept.push(".secret");
+                let kept = PathBuf::from(kept);
+                Secret::kept_in(&kept).map_err(|error| format!("{}: {error}", kept.display()))
+            }
+        }
+    }
+
+    /// The file, for what makes no sense without one.
+    ///
+    /// # Errors
+    /// Words for a database in memory.
+    pub(crate) fn file(&self) -> Result<&Path, String> {
+        match self {
+            Self::File(path) => Ok(path),
+            Self::Memory => Err("a database in memory is its server's alone; this needs a file".to_owned()),
+        }
+    }
+}
+
+fn usual_origins(listen: SocketAddr) -> Vec<String> {
+    if !listen.ip().is_loopback() {
+        return Vec::new();
+    }
+    let hosts = ["localhost", "127.0.0.1"];
+    let origin = |host| [3000, 3001].map(|port| format!("http://{host}:{port}"));
+    hosts.into_iter().flat_map(origin).collect()
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "one of several readers of texts")]
+fn text(text: &str) -> Result<String, String> {
+    Ok(text.to_owned())
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "one of several readers of texts")]
+fn path(text: &str) -> Result<PathBuf, String> {
+    Ok(text.into())
+}
+
+fn database(url: &str) -> Result<Database, String> {
+    match url.strip_prefix("sqlite:") {
+        Some(":memory:") => Ok(Database::Memory),
+        Some(path) => match path.strip_prefix("//").unwrap_or(path) {
+            "" => Err("sqlite: needs a file".to_owned()),
+            path => Ok(Database::File(path.into())),
+        },
+        None => {
+            // What stands behind it may be a password.
+            let scheme = url.split_once(':').map_or("this", |(scheme, _)| scheme);
+            Err(format!(
+                "{scheme} is not supported; it is sqlite:FILE or sqlite::memory:"
+            ))
+        }
+    }
+}
+
 fn bot(text: &str) -> Result<BotChoice, String> {
-    let (name, kind) = text.split_once('=').ok_or("a bot is NAME=KIND")?;
-    let kind = match kind {
-        "mock" => BotKind::Mock,
+    let (name, kind) = text.split_once('=').ok_or("a bot is NAME=KIND or NAME=KIND:MODEL")?;
+    let (kind, model) = kind
+        .split_once(':')
+        .map_or((kind, None), |(kind, model)| (kind, Some(model)));
+    let kind = match (kind, model) {
+        ("mock", None) => BotKind::Mock,
+        ("mock", Some(_)) => return Err("a mock has no model".to_owned()),
         _ => return Err(format!("there is no kind of bot called {kind}; there is: mock")),
     };
     Ok(BotChoice {
@@ -113,7 +245,7 @@ fn bot(text: &str) -> Result<BotChoice, String> {
 }
 
 /// `90`, `90s`, `1500ms`, `10m`, `24h` or `7d`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits.parse().map_err(|_| "a time is a number with ms, s, m, h or d")?;
     let seconds = |each: u64| number.checked_mul(each).map(Duration::from_secs);
@@ -128,147 +260,5 @@ fn duration(text: &str) -> Result<Duration, String> {
     time.ok_or_else(|| "this is too long".to_owned())
 }
 
-/// Where everything is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Database {
-    /// In a SQLite file.
-    File(PathBuf),
-    /// Nowhere: gone with the process.
-    Memory,
-}
-
-impl Options {
-    /// # Errors
-    /// Words for an address that nothing here can open.
-    pub(crate) fn database(&self) -> Result<Database, String> {
-        let url = &self.database;
-        match url.strip_prefix("sqlite:") {
-            Some(":memory:") => Ok(Database::Memory),
-            Some(path) => match path.strip_prefix("//").unwrap_or(path) {
-                "" => Err("--database: sqlite: needs a file".to_owned()),
-                path => Ok(Database::File(path.into())),
-            },
-            None => {
-                let scheme = url.split(':').next().unwrap_or_default();
-                Err(format!(
-                    "--database: {scheme} is not supported; it is sqlite:FILE or sqlite::memory:"
-                ))
-            }
-        }
-    }
-
-    /// The origins whose pages may call.
-    pub(crate) fn origins(&self) -> Vec<String> {
-        if !self.cors_origins.is_empty() || !self.listen.ip().is_loopback() {
-            return self
-                .cors_origins
-                .iter()
-                .filter(|origin| !origin.is_empty())
-                .cloned()
-                .collect();
-        }
-        let hosts = ["localhost", "127.0.0.1"];
-        let ports = [3000, 3001];
-        let origin = |host| ports.map(|port| format!("http://{host}:{port}"));
-        hosts.into_iter().flat_map(origin).collect()
-    }
-
-    /// What signs tokens, if the environment says; it must unless the server listens on loopback.
-    ///
-    /// # Errors
-    /// Words for a secret that is missing, too short or cannot be read.
-    pub(crate) fn given_secret(&self) -> Result<Option<Secret>, String> {
-        let given = if let Some(secret) = set("COOP_JWT_SECRET") {
-            Secret::new(secret).map_err(|weak| format!("COOP_JWT_SECRET: {weak}"))?
-        } else if let Some(path) = set("COOP_JWT_SECRET_FILE") {
-            Secret::read(Path::new(&path)).map_err(|error| format!("COOP_JWT_SECRET_FILE: {error}"))?
-        } else if self.listen.ip().is_loopback() {
-            return Ok(None);
-        } else {
-            let needed = "COOP_JWT_SECRET or COOP_JWT_SECRET_FILE is required unless the server listens on loopback";
-            return Err(needed.to_owned());
-        };
-        Ok(Some(given))
-    }
-}
-
-impl Database {
-    /// A secret made up once and kept beside the file, so that starting again logs nobody out.
-    ///
-    /// # Errors
-    /// Words for a file that cannot be read or made.
-    pub(crate) fn kept_secret(&self) -> Result<Secret, String> {
-        match self {
-            Self::Memory => Secret::random().map_err(|error| format!("no token secret could be made: {error}")),
-            Self::File(path) => {
-                let mut kept = path.clone().into_os_string();
-                kept.push(".secret");
-                let kept = PathBuf::from(kept);
-                Secret::kept_in(&kept).map_err(|error| format!("{}: {error}", kept.display()))
-            }
-        }
-    }
-}
-
-fn set(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn options(arguments: &[&str]) -> Options {
-        let all = std::iter::once("coop-server").chain(arguments.iter().copied());
-        Cli::try_parse_from(all).unwrap().options
-    }
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        use clap::CommandFactory;
-        Cli::command().debug_assert();
-        assert_eq!(options(&["serve", "--listen", "[::1]:0"]).listen.port(), 0);
-        assert!(Cli::try_parse_from(["coop-server", "--bot", "x=y"]).is_err());
-        assert!(Cli::try_parse_from(["coop-server", "--jwt-secret", "x"]).is_err());
-    }
-
-    #[test]
-    fn times() {
-        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
-        assert_eq!(duration("1500ms"), Ok(Duration::from_millis(1_500)));
-        assert_eq!(duration("24h"), Ok(Duration::from_secs(86_400)));
-        for bad in [
-            "",
-            "h",
-            "-1s",
-            "1y",
-            "1.5h",
-            "99999999999999999999d",
-            "18446744073709551615d",
-        ] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn databases() {
-        let database = |url| options(&["--database", url]).database();
-        assert_eq!(database("sqlite:coop.db"), Ok(Database::File("coop.db".into())));
-        assert_eq!(
-            database("sqlite:///tmp/coop.db"),
-            Ok(Database::File("/tmp/coop.db".into()))
-        );
-        assert_eq!(database("sqlite::memory:"), Ok(Database::Memory));
-        let refused = database("mysql://user:password@host/x").unwrap_err();
-        assert!(refused.contains("mysql") && !refused.contains("password"), "{refused}");
-        assert!(database("sqlite:").is_err());
-    }
-
-    #[test]
-    fn pages_on_loopback_may_call_by_default_and_no_others() {
-        assert!(options(&[]).origins().contains(&"http://127.0.0.1:3001".to_owned()));
-        assert_eq!(options(&["--listen", "0.0.0.0:80"]).origins(), Vec::<String>::new());
-        let some = options(&["--cors-origin", "https://a.example,https://b.example"]);
-        assert_eq!(some.origins(), ["https://a.example", "https://b.example"]);
-    }
-}
+mod tests;

@@ -20,6 +20,7 @@ mod call;
 mod cors;
 mod dialect;
 pub mod frame;
+mod identity;
 mod limits;
 mod objects;
 mod patient;
@@ -32,7 +33,8 @@ mod socket;
 mod token;
 
 pub use api::{Api, ApiBuilder, BuildError};
+pub use identity::Identity;
 pub use limits::{ClientAddr, LimitError, Limits, Rate};
 pub use reply::Body;
 pub use serve::{Serve, serve};
-pub use token::{MIN_SECRET, Secret, WeakSecret};
+pub use token::{MIN_SECRET, Secret, TokenMaker, WeakSecret};

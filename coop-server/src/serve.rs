@@ -51,48 +51,72 @@ pub fn serve(listener: TcpListener, api: Api) -> Serve {
 }
 
 impl Serve {
-    /// Ends when this future does: no connection is accepted any more, requests get their answers, sockets are closed.
+    /// Ends when this future does: `/ready` says so, requests get their answers, sockets are closed.
     pub fn with_graceful_shutdown(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
         self.signal = Box::pin(signal);
         self
     }
 
-    /// At the end closes the engine too, before the sockets: people see answers go on for this long.
+    /// At the end closes the engine too, before the sockets: people see answers go on for this long, and until they have
+    /// ended `/ready` can still be asked.
     pub fn and_close_engine(mut self, grace: Duration) -> Self {
         self.grace = Some(grace);
         self
     }
 
     async fn run(self) {
+        let Self {
+            listener,
+            api,
+            signal,
+            grace,
+        } = self;
         let connections = TaskTracker::new();
         let ending = CancellationToken::new();
-        let mut signal = self.signal;
-        loop {
+        tokio::select! {
+            biased;
+            () = signal => {}
+            () = accept(&listener, &api, &connections, &ending, true) => {}
+        }
+        api.drain();
+        ending.cancel();
+        // Whoever asks while answers go on is told that this server is not ready, rather than nothing.
+        let last = CancellationToken::new();
+        if let Some(grace) = grace {
             tokio::select! {
                 biased;
-                () = &mut signal => break,
-                accepted = self.listener.accept() => match accepted {
-                    Ok((stream, peer)) => {
-                        connections.spawn(connection(stream, peer.ip(), self.api.clone(), ending.clone()));
-                    }
-                    Err(error) => {
-                        // Of one connection, or of the whole process: either way the next one may do better soon.
-                        tracing::warn!(%error, "a connection could not be accepted");
-                        sleep(BREATH).await;
-                    }
-                }
+                () = api.engine().close(grace) => {}
+                () = accept(&listener, &api, &connections, &last, false) => {}
             }
         }
-        drop(self.listener);
-        self.api.drain();
-        ending.cancel();
+        drop(listener);
+        last.cancel();
         connections.close();
-        if let Some(grace) = self.grace {
-            self.api.engine().close(grace).await;
-        }
-        self.api.close_sockets().await;
+        api.close_sockets().await;
         if timeout(LAST_ANSWERS, connections.wait()).await.is_err() {
             tracing::warn!("some requests were cut off");
+        }
+    }
+}
+
+/// Accepts connections for ever. Each ends in order when `ending` is cancelled.
+async fn accept(
+    listener: &TcpListener,
+    api: &Api,
+    connections: &TaskTracker,
+    ending: &CancellationToken,
+    keep_alive: bool,
+) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                connections.spawn(connection(stream, peer.ip(), api.clone(), ending.clone(), keep_alive));
+            }
+            Err(error) => {
+                // Of one connection, or of the whole process: either way the next one may do better soon.
+                tracing::warn!(%error, "a connection could not be accepted");
+                sleep(BREATH).await;
+            }
         }
     }
 }
@@ -107,7 +131,7 @@ impl IntoFuture for Serve {
 }
 
 /// Serves one connection until it is closed, upgraded or the server ends.
-async fn connection(stream: TcpStream, peer: IpAddr, api: Api, ending: CancellationToken) {
+async fn connection(stream: TcpStream, peer: IpAddr, api: Api, ending: CancellationToken, keep_alive: bool) {
     // Everything is written whole; waiting for more to send would only delay it.
     let _ = stream.set_nodelay(true);
     let limits = api.limits();
@@ -121,6 +145,7 @@ async fn connection(stream: TcpStream, peer: IpAddr, api: Api, ending: Cancellat
     let mut http = http1::Builder::new();
     // The head's time is kept by `Patient`: hyper has one timer for a head and for having none.
     http.header_read_timeout(None)
+        .keep_alive(keep_alive)
         .max_headers(limits.headers as usize)
         .max_header_size(limits.header_bytes);
     let service = service_fn(move |mut request: Request<Incoming>| {

@@ -22,12 +22,15 @@ use crate::limits::NoSeat;
 use crate::patient::Patient;
 use crate::reply::{Body, Failure};
 use bytes::Bytes;
-use coop_core::{Error, ErrorKind};
+use coop_core::{Error, ErrorKind, User};
 use fastwebsockets::upgrade::{UpgradeFut, is_upgrade_request};
 use http::header::{HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body_util::Full;
+use hyper::rt::{Read, Write};
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +39,9 @@ use tokio::time::{Instant, timeout};
 
 /// When somebody who found no seat should look again.
 const COME_BACK: Duration = Duration::from_secs(5);
+
+/// What has no end, or a later one, ends then: adding more to the clock would overflow it.
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// Answers a handshake, and if it is a good one starts the connection's task.
 ///
@@ -49,25 +55,23 @@ pub(crate) async fn open(
     if !house.origins.admits_socket(request.headers()) {
         return Err(Failure::forbidden("Origin not allowed"));
     }
-    let no_entry = || Failure::forbidden("Invalid authentication credentials");
-    let token = parameter(query, "token").ok().flatten().ok_or_else(no_entry)?;
     let patience = house.limits.handshake_timeout;
-    let identified = timeout(patience, house.identify(&token)).await;
-    let (user, identity) = match identified {
-        Err(_) => return Err(Failure::unavailable("the store does not answer")),
-        Ok(Err(failure)) if failure.status == StatusCode::UNAUTHORIZED => return Err(no_entry()),
-        Ok(found) => found?,
-    };
+    let identified = timeout(patience, opener(house, &request, query)).await;
+    let (user, left) = identified.map_err(|_| Failure::unavailable("the store does not answer"))??;
     check(&request)?;
     if house.is_draining() {
         return Err(Failure::unavailable("the server is closing"));
+    }
+    if request.extensions().get::<OnUpgrade>().is_none() {
+        tracing::error!("a WebSocket cannot be opened: the server around this service hands no connections over");
+        let detail = "WebSockets are not possible here";
+        return Err(Failure::new(StatusCode::NOT_IMPLEMENTED, "unavailable", detail));
     }
     // In a box: what a task keeps, it keeps for as long as there is a socket.
     let seat = Box::new(house.seats.take(user.id(), address).map_err(no_seat)?);
     let refused = |_| Failure::bad_request("Not a WebSocket handshake");
     let (response, upgrade) = fastwebsockets::upgrade::upgrade(request).map_err(refused)?;
-    // Tokens of more than a century would overflow the clock.
-    let until = Instant::now() + identity.left.min(Duration::from_secs(100 * 365 * 86_400));
+    let until = Instant::now() + left.min(CENTURY);
     let at_home = Arc::clone(house);
     house.sockets.spawn(async move {
         if let Some((stream, ahead)) = taken(upgrade, patience).await {
@@ -89,6 +93,21 @@ fn no_seat(reason: NoSeat) -> Failure {
         NoSeat::InAll => (ErrorKind::Busy, "the server has too many connections"),
     };
     Error::new(kind, words).with_retry_after(COME_BACK).into()
+}
+
+/// Who opens, and for how long: whom the application names, where its word counts, or else whose token it is.
+async fn opener(house: &House, request: &Request<()>, query: &str) -> Result<(User, Duration), Failure> {
+    if let Some(identity) = house.told(request.extensions()) {
+        let user = house.trusted(identity).await?;
+        return Ok((user, identity.left.unwrap_or(CENTURY)));
+    }
+    let no_entry = || Failure::forbidden("Invalid authentication credentials");
+    let token = parameter(query, "token").ok().flatten().ok_or_else(no_entry)?;
+    match house.identify(&token).await {
+        Ok((user, identity)) => Ok((user, identity.left)),
+        Err(failure) if failure.status == StatusCode::UNAUTHORIZED => Err(no_entry()),
+        Err(failure) => Err(failure),
+    }
 }
 
 /// The rules of RFC 6455 for a client's handshake.
@@ -133,18 +152,30 @@ fn is_key(key: &[u8]) -> bool {
 /// The TCP connection under an upgraded one, and what the client sent ahead. HTTP's buffers go with the rest.
 async fn taken(upgrade: UpgradeFut, patience: Duration) -> Option<(TcpStream, Bytes)> {
     let upgraded = timeout(patience, upgrade).await.ok()?.ok()?.into_inner().into_inner();
-    let upgraded = match upgraded.downcast::<Patient<TokioIo<TcpStream>>>() {
-        Ok(parts) => return Some((parts.io.into_inner().into_inner(), parts.read_buf)),
-        Err(upgraded) => upgraded,
-    };
-    // Served by somebody else's loop.
-    match upgraded.downcast::<TokioIo<TcpStream>>() {
-        Ok(parts) => Some((parts.io.into_inner(), parts.read_buf)),
+    let found = bare::<Patient<TokioIo<TcpStream>>>(upgraded)
+        .map(|(io, ahead)| (io.into_inner(), ahead))
+        // Served by somebody else's loop.
+        .or_else(bare::<TokioIo<TcpStream>>);
+    match found {
+        Ok((io, ahead)) => Some((io.into_inner(), ahead)),
+        // It was not to be known before: until here a connection does not say what it is.
         Err(_) => {
-            tracing::error!("a WebSocket came over something that is not TCP, which is not supported");
+            tracing::error!(
+                "a WebSocket came over something that is not plain TCP and is closed: this is not supported"
+            );
             None
         }
     }
+}
+
+/// What is under an upgraded connection, be it served by hyper itself or by the loop that looks for the version of HTTP
+/// first, as axum's does.
+fn bare<T: Read + Write + Unpin + Send + 'static>(upgraded: Upgraded) -> Result<(T, Bytes), Upgraded> {
+    let upgraded = match upgraded.downcast::<T>() {
+        Ok(parts) => return Ok((parts.io, parts.read_buf)),
+        Err(upgraded) => upgraded,
+    };
+    auto::upgrade::downcast::<T>(upgraded).map(|parts| (parts.io, parts.read_buf))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! It refuses to know requests, users and where a token is carried. No claim is looked at before the signature holds.
 
-use coop_core::UserId;
+use coop_core::{Account, UserId};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode, errors};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -192,6 +192,38 @@ impl Tokens {
             version: claims.ver,
             left,
         }))
+    }
+}
+
+/// Makes and reads the tokens of a server from outside: for whoever has its secret, command-line tools for instance.
+pub struct TokenMaker(Tokens);
+
+impl fmt::Debug for TokenMaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenMaker")
+    }
+}
+
+impl TokenMaker {
+    /// With the secret of a server, for tokens that are good for so long.
+    #[must_use]
+    pub fn new(secret: &Secret, ttl: Duration) -> Self {
+        Self(Tokens::new(secret, ttl))
+    }
+
+    /// A token for this account, as a login gives one.
+    ///
+    /// # Errors
+    /// If the system has no randomness, or signing fails.
+    pub fn make(&self, account: &Account) -> io::Result<String> {
+        self.0.issue(account.id, account.token_version)
+    }
+
+    /// Whose token this is and how long it is still good. `None` if it is not one of this secret or not good any more.
+    /// Whether its user still exists is for the store to say.
+    #[must_use]
+    pub fn check(&self, token: &str) -> Option<(UserId, Duration)> {
+        self.0.check(token).map(|identity| (identity.user, identity.left))
     }
 }
 

@@ -193,6 +193,11 @@ impl UserStore for MemoryStore {
         Ok(())
     }
 
+    async fn delete_user(&self, id: UserId) -> Result<()> {
+        let removed = self.world()?.users.remove(&id);
+        removed.map(drop).ok_or_else(|| Error::not_found("no such user"))
+    }
+
     async fn search(&self, text: &str, limit: u32, except: UserId) -> Result<Vec<Account>> {
         Ok(self.world()?.search(text, limit, except))
     }

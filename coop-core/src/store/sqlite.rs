@@ -16,7 +16,7 @@ mod write;
 
 use super::sql::Reads;
 use super::{Batch, Committed, NewAccount, NewRoom, RoomHead, RoomStore, UserStore};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::id::{MessageId, RoomId, Seq, TurnId, UserId};
 use crate::model::{Account, Member, Message, Page, Range, RoomEntry, RoomInfo, Snapshot, TurnInfo};
@@ -67,6 +67,18 @@ pub enum Durability {
     Normal,
 }
 
+/// A step of the schema: see [`SqliteStore::schema`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SchemaStep {
+    /// Its number. Steps are taken in this order.
+    pub version: i64,
+    /// What it is about, in a word or a few.
+    pub description: String,
+    /// Whether it has been taken.
+    pub applied: bool,
+}
+
 /// A store in a SQLite file.
 #[derive(Debug)]
 pub struct SqliteStore {
@@ -101,14 +113,35 @@ impl SqliteStore {
         Self::begin(path.as_ref(), &options, Some(lock)).await
     }
 
-    /// Opens a file beside a running engine, for command-line tools. Rooms must not be changed this way: the engine
-    /// would not know.
+    /// Opens a file, or makes it, beside an engine that may be running, for command-line tools: it takes no lock and
+    /// touches no turn. Only users may be changed this way; of a room's change the engine would not know.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); `InUse` only if the schema is older than this program and an engine runs on it.
+    pub async fn open_tool(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        open::check_path(path)?;
+        // Held while the schema is brought up to date, which must not happen beneath an engine.
+        let _lock = match open::lock(path) {
+            Err(error) if error.kind() == ErrorKind::InUse => {
+                if open::schema(path).await?.iter().any(|step| !step.applied) {
+                    return Err(error);
+                }
+                None
+            }
+            locked => Some(locked?),
+        };
+        Self::begin(path, &SqliteOptions::default(), None).await
+    }
+
+    /// The steps of the schema, and which of them this file has. Of a file that does not exist, or is empty, none. Takes
+    /// no lock and changes nothing.
     ///
     /// # Errors
     /// As [`open`](Self::open), without `InUse`.
-    pub async fn open_tool(path: impl AsRef<Path>) -> Result<Self> {
+    pub async fn schema(path: impl AsRef<Path>) -> Result<Vec<SchemaStep>> {
         open::check_path(path.as_ref())?;
-        Self::begin(path.as_ref(), &SqliteOptions::default(), None).await
+        open::schema(path.as_ref()).await
     }
 
     /// A private database in memory, gone when it is closed or dropped.
@@ -254,6 +287,10 @@ impl UserStore for SqliteStore {
 
     async fn end_tokens(&self, id: UserId) -> Result<()> {
         self.job(|reply| Job::ChangeUser(id, Change::Tokens, reply)).await
+    }
+
+    async fn delete_user(&self, id: UserId) -> Result<()> {
+        self.job(|reply| Job::ChangeUser(id, Change::Deletion, reply)).await
     }
 
     async fn search(&self, text: &str, limit: u32, except: UserId) -> Result<Vec<Account>> {

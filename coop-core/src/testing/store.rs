@@ -108,6 +108,7 @@ where
             accounts_are_found_again, names_and_addresses_are_unique, passwords_can_be_replaced, tokens_end_with_their_version,
             a_hash_is_renewed_only_for_the_same_password,
             search_takes_characters_as_they_are,
+            a_deleted_account_is_gone_and_its_id_never_comes_back,
         }
     );
 }

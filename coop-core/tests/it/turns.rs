@@ -497,6 +497,24 @@ async fn a_bot_that_hangs_runs_out_of_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_host_may_say_how_long_turns_take() {
+    let hang = |_, _| std::future::pending::<Result<Finish, BotError>>();
+    let engine = Engine::builder(MemoryStore::new()).bot_fn("slow", hang);
+    let engine = engine.turn_timeout(Duration::from_secs(3_600)).build().await.unwrap();
+    let anne = engine.create_user("anne").await.unwrap();
+    let room = anne.create_room("lab").await.unwrap();
+    let asked = Instant::now();
+    let turn = room.send("/slow go").await.unwrap().turn.unwrap();
+    assert_eq!(turn.ended().await.unwrap().error.unwrap().code, "timeout");
+    assert_eq!(
+        asked.elapsed(),
+        Duration::from_secs(3_600),
+        "not the bot's own ten minutes"
+    );
+    engine.close(Duration::ZERO).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn failures_keep_the_text_and_show_public_words_only() {
     let mut scene = Scene::new().await;
     let mut bob = scene.bob_reads().await;

@@ -17,6 +17,8 @@ pub(super) struct World {
     pub(super) ids: NextIds,
     pub(super) rooms: BTreeMap<RoomId, Room>,
     pub(super) users: BTreeMap<UserId, User>,
+    /// The newest id that was given to a user. Never goes back.
+    last_user: i64,
 }
 
 #[derive(Debug)]
@@ -82,7 +84,8 @@ impl World {
         if self.users.values().any(same) {
             return Err(Error::conflict("this e-mail address is taken"));
         }
-        let id = UserId(self.users.last_key_value().map_or(1, |(last, _)| last.0 + 1));
+        self.last_user += 1;
+        let id = UserId(self.last_user);
         let account = Account::new(id, new.name, new.email, new.now);
         let user = User {
             account: account.clone(),

@@ -62,15 +62,16 @@ pub(super) fn open_fault(error: sqlx::Error) -> Error {
 pub(super) fn migration_fault(error: MigrateError) -> Error {
     match error {
         MigrateError::VersionMissing(_) | MigrateError::VersionTooNew(..) | MigrateError::VersionMismatch(_) => {
-            Error::new(
-                crate::ErrorKind::NewerSchema,
-                "the database was written by another, newer version of this program",
-            )
-            .with_source(error)
+            newer_schema().with_source(error)
         }
         MigrateError::Execute(inner) | MigrateError::ExecuteMigration(inner, _) => open_fault(inner),
         other => Error::internal("the database's schema could not be brought up to date").with_source(other),
     }
+}
+
+pub(super) fn newer_schema() -> Error {
+    let words = "the database was written by another, newer version of this program";
+    Error::new(crate::ErrorKind::NewerSchema, words)
 }
 
 pub(super) fn not_a_database() -> Error {

@@ -1,13 +1,13 @@
 //! Opening a database file: whose it is, whether it is ours, and bringing its schema up to date.
 
 use super::facts::next_ids;
-use super::fault::{migration_fault, not_a_database, open_fault};
-use super::{Durability, SqliteOptions};
+use super::fault::{migration_fault, newer_schema, not_a_database, open_fault};
+use super::{Durability, SchemaStep, SqliteOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::plan::NextIds;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Pool, Sqlite};
+use sqlx::{ConnectOptions, Connection, Pool, Sqlite};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -94,6 +94,50 @@ async fn migrate(connection: &mut SqliteConnection) -> Result<()> {
         .run_direct(None, connection, false)
         .await
         .map_err(migration_fault)
+}
+
+/// What a file has of the schema.
+pub(super) async fn schema(path: &Path) -> Result<Vec<SchemaStep>> {
+    let applied = if path.exists() {
+        applied(path).await?
+    } else {
+        Vec::new()
+    };
+    let steps = MIGRATOR.iter().map(|step| SchemaStep {
+        version: step.version,
+        description: step.description.to_string(),
+        applied: applied.contains(&step.version),
+    });
+    let steps: Vec<_> = steps.collect();
+    match applied
+        .iter()
+        .all(|version| steps.iter().any(|step| step.version == *version))
+    {
+        true => Ok(steps),
+        false => Err(newer_schema()),
+    }
+}
+
+async fn applied(path: &Path) -> Result<Vec<i64>> {
+    let connect = connecting(path, &SqliteOptions::default())
+        .create_if_missing(false)
+        .pragma("query_only", "ON");
+    let mut connection = connect.connect().await.map_err(open_fault)?;
+    check_owner(&mut connection).await?;
+    let kept = "SELECT COUNT(*) FROM sqlite_schema WHERE name = '_sqlx_migrations'";
+    let kept: i64 = sqlx::query_scalar(kept)
+        .fetch_one(&mut connection)
+        .await
+        .map_err(open_fault)?;
+    let versions = match kept {
+        0 => Vec::new(),
+        _ => {
+            let versions = sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success ORDER BY version");
+            versions.fetch_all(&mut connection).await.map_err(open_fault)?
+        }
+    };
+    connection.close().await.map_err(open_fault)?;
+    Ok(versions)
 }
 
 /// Connections for reading.

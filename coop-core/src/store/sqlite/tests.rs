@@ -44,6 +44,7 @@ async fn every_statement_is_prepared_and_uses_an_index() {
         users::SET_PASSWORD,
         users::REHASH,
         users::END_TOKENS,
+        users::DELETE_USER,
         facts::SEQUENCES,
     ]);
     for statement in many.chain(one).map(str::trim).filter(|text| !text.is_empty()) {

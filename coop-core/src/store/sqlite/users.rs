@@ -14,6 +14,7 @@ pub(super) const SET_PASSWORD: &str =
     "UPDATE users SET password_hash = $2, token_version = token_version + 1 WHERE id = $1";
 pub(super) const REHASH: &str = "UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2";
 pub(super) const END_TOKENS: &str = "UPDATE users SET token_version = token_version + 1 WHERE id = $1";
+pub(super) const DELETE_USER: &str = "DELETE FROM users WHERE id = $1";
 
 /// What can be changed of an account.
 pub(super) enum Change {
@@ -23,6 +24,8 @@ pub(super) enum Change {
     Hash { from: String, to: String },
     /// The version of the tokens.
     Tokens,
+    /// All of it.
+    Deletion,
 }
 
 pub(super) async fn create(connection: &mut SqliteConnection, new: NewAccount) -> Result<Account> {
@@ -52,6 +55,7 @@ pub(super) async fn change(connection: &mut SqliteConnection, user: UserId, chan
         Change::Password(hash) => sqlx::query(SET_PASSWORD).bind(user.0).bind(hash),
         Change::Hash { from, to } => sqlx::query(REHASH).bind(user.0).bind(from).bind(to),
         Change::Tokens => sqlx::query(END_TOKENS).bind(user.0),
+        Change::Deletion => sqlx::query(DELETE_USER).bind(user.0),
     };
     let changed = query.execute(connection).await.map_err(commit_fault)?.rows_affected();
     match change {

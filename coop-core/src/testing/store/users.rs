@@ -142,3 +142,25 @@ pub(super) async fn search_takes_characters_as_they_are<S: Store>(store: &S) {
     assert_eq!(names("änn", 10, nobody).await, ["änna"]);
     assert_eq!(names("' OR 1=1", 10, nobody).await, [""; 0]);
 }
+
+pub(super) async fn a_deleted_account_is_gone_and_its_id_never_comes_back<S: Store>(store: &S) {
+    let bob = make(store, "bob").await;
+    let new = account("anne", Some("Anne@example.org"));
+    let anne = store.create_user(new.clone()).await.expect("made");
+    store.delete_user(anne.id).await.expect("deleted");
+    assert_eq!(store.user(anne.id).await.expect("readable"), None);
+    assert_eq!(store.user_by_name("anne").await.expect("readable"), None);
+    assert_eq!(store.credentials("anne").await.expect("readable"), None);
+    let found = store.search("anne", 10, bob.id).await.expect("readable");
+    assert_eq!(found, [], "search");
+    let error = store.delete_user(anne.id).await.expect_err("nobody");
+    assert_eq!(error.code(), "not_found");
+    assert_eq!(store.user(bob.id).await.expect("readable"), Some(bob.clone()));
+    let again = store.create_user(new).await.expect("name and address are free again");
+    assert!(
+        again.id > anne.id && anne.id > bob.id,
+        "{:?} after {:?}",
+        again.id,
+        anne.id
+    );
+}

@@ -141,6 +141,35 @@ async fn a_file_has_one_engine_at_a_time_and_tools_beside_it() {
 }
 
 #[tokio::test]
+async fn what_a_file_has_of_the_schema_is_told_without_changing_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("chat.db");
+    let steps = SqliteStore::schema(&path).await.unwrap();
+    assert!(!steps.is_empty() && steps.iter().all(|step| !step.applied), "{steps:?}");
+    assert!(!path.exists());
+    let store = SqliteStore::open(&path).await.unwrap();
+    let steps = SqliteStore::schema(&path).await.unwrap();
+    assert!(steps.iter().all(|step| step.applied), "{steps:?}");
+    store.close().await;
+    std::fs::write(&path, "Dear reader, ".repeat(1_000)).unwrap();
+    let error = SqliteStore::schema(&path).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotADatabase);
+}
+
+#[tokio::test]
+async fn no_tool_changes_the_schema_beneath_an_engine() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("chat.db");
+    let store = SqliteStore::open(&path).await.unwrap();
+    let mut file = plain(&path).await;
+    file.execute("DELETE FROM _sqlx_migrations").await.unwrap();
+    file.close().await.unwrap();
+    let error = SqliteStore::open_tool(&path).await.map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InUse);
+    store.close().await;
+}
+
+#[tokio::test]
 async fn a_newer_schema_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("chat.db");
@@ -151,6 +180,8 @@ async fn a_newer_schema_is_left_alone() {
     file.execute(later).await.unwrap();
     file.close().await.unwrap();
     assert_eq!(kind_of_opening(&path).await, ErrorKind::NewerSchema);
+    let error = SqliteStore::schema(&path).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NewerSchema);
 }
 
 async fn plain(path: &Path) -> sqlx::SqliteConnection {

@@ -1,0 +1,130 @@
+//! Accounts by hand. Adding one and giving another password go on beside a running server, which sees both at the next
+//! request; removing one needs the database for itself, because the rooms have to know.
+
+use super::serve::with_bots;
+use super::{Fault, print};
+use crate::config::Config;
+use coop_core::password::{Cost, Passwords, check_rules};
+use coop_core::store::memory::MemoryStore;
+use coop_core::store::sqlite::SqliteStore;
+use coop_core::store::{RoomStore, UserStore};
+use coop_core::{Engine, ErrorKind, User};
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+
+/// More is no password.
+const MAX_PASSWORD: u64 = 4 * 1024;
+/// What made-up passwords consist of: what is not mistaken for something else. 32 characters, so that no byte is wasted.
+const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+
+/// Makes an account.
+pub(super) async fn add(config: &Config, name: &str, email: &str, from_stdin: bool) -> Result<(), Fault> {
+    let path = config.database.file().map_err(Fault::Usage)?;
+    let (password, made_up) = new_password(from_stdin)?;
+    let user = people(config, path).await?.register(name, email, password).await?;
+    eprintln!("{} is user {}.", user.name(), user.id());
+    made_up.map_or(Ok(()), |password| print(&password))
+}
+
+/// Gives somebody another password.
+pub(super) async fn password(config: &Config, name: &str, from_stdin: bool) -> Result<(), Fault> {
+    let path = existing(config)?;
+    let (password, made_up) = new_password(from_stdin)?;
+    let user = find(&people(config, path).await?, name).await?;
+    let email = user.account().email.as_deref().unwrap_or("");
+    check_rules(&password, user.name(), email).map_err(|words| Fault::Usage(words.to_owned()))?;
+    let hash = Passwords::new(Cost::default()).hash(password).await;
+    let hash = hash.map_err(|error| Fault::Running(error.to_string()))?;
+    let users = beside(path).await?;
+    let done = users.set_password(user.id(), &hash).await;
+    users.close().await;
+    done?;
+    eprintln!("{} has another password.", user.name());
+    made_up.map_or(Ok(()), |password| print(&password))
+}
+
+/// Takes somebody out of all rooms and removes the account. Their messages stay.
+pub(super) async fn delete(config: &Config, name: &str) -> Result<(), Fault> {
+    let path = existing(config)?;
+    // The lock: a server that runs would go on showing them as a member.
+    let rooms = SqliteStore::open(path).await.map_err(|error| match error.kind() {
+        ErrorKind::InUse => Fault::Database("a server is running on this database; stop it first".to_owned()),
+        _ => Fault::opening(path, &error),
+    })?;
+    let users = beside(path).await?;
+    let engine = Engine::builder_with(rooms, beside(path).await?).build().await?;
+    let done = leave_and_remove(&engine, &users, name).await;
+    users.close().await;
+    engine.close(Duration::ZERO).await;
+    done
+}
+
+async fn leave_and_remove(engine: &Engine, users: &SqliteStore, name: &str) -> Result<(), Fault> {
+    let user = find(engine, name).await?;
+    let entries = user.rooms().await?;
+    let owned = entries.iter().filter(|entry| entry.info.owner == user.id());
+    let owned: Vec<_> = owned
+        .map(|entry| format!("{} ({:?})", entry.info.id, entry.info.name))
+        .collect();
+    if !owned.is_empty() {
+        let owned = owned.join(", ");
+        let words = format!(
+            "{} owns rooms and stays until they are deleted or handed over: {owned}",
+            user.name()
+        );
+        return Err(Fault::Running(words));
+    }
+    for entry in entries {
+        user.room(entry.info.id).await?.leave().await?;
+    }
+    users.delete_user(user.id()).await?;
+    eprintln!("{} (user {}) is removed.", user.name(), user.id());
+    Ok(())
+}
+
+/// The users of a file, as an engine without any of its rooms sees them: nothing there is touched. The bots are known,
+/// because their names are nobody's.
+pub(super) async fn people(config: &Config, path: &Path) -> Result<Engine, Fault> {
+    let builder = Engine::builder_with(MemoryStore::new(), beside(path).await?);
+    Ok(with_bots(config, builder).build().await?)
+}
+
+pub(super) async fn find(engine: &Engine, name: &str) -> Result<User, Fault> {
+    engine.find_user(name).await.map_err(|error| match error.kind() {
+        ErrorKind::NotFound => Fault::Running(format!("there is no user called {name}")),
+        _ => error.into(),
+    })
+}
+
+/// The database, which must be there already.
+pub(super) fn existing(config: &Config) -> Result<&Path, Fault> {
+    let path = config.database.file().map_err(Fault::Usage)?;
+    match path.exists() {
+        true => Ok(path),
+        false => Err(Fault::Database(format!("there is no database {}", path.display()))),
+    }
+}
+
+async fn beside(path: &Path) -> Result<SqliteStore, Fault> {
+    let store = SqliteStore::open_tool(path).await;
+    store.map_err(|error| Fault::opening(path, &error))
+}
+
+/// A password, and once more if it was made up and has to be shown.
+fn new_password(from_stdin: bool) -> Result<(String, Option<String>), Fault> {
+    if from_stdin {
+        let mut text = String::new();
+        let read = std::io::stdin().take(MAX_PASSWORD).read_to_string(&mut text);
+        read.map_err(|error| Fault::Usage(format!("the password on the standard input: {error}")))?;
+        return match text.lines().next().filter(|line| !line.is_empty()) {
+            Some(line) => Ok((line.to_owned(), None)),
+            None => Err(Fault::Usage("there is no password on the standard input".to_owned())),
+        };
+    }
+    let mut bytes = [0; 20];
+    getrandom::fill(&mut bytes).map_err(|error| Fault::Running(format!("no password could be made up: {error}")))?;
+    let letters = bytes.iter().filter_map(|byte| LETTERS.get(usize::from(byte % 32)));
+    let password: String = letters.map(|letter| char::from(*letter)).collect();
+    Ok((password.clone(), Some(password)))
+}

@@ -1,0 +1,165 @@
+//! Running the server: opens what it needs, says what it found, serves until it is told to end.
+
+use super::Fault;
+use super::log::{self, Look};
+use crate::config::{BotKind, Config, Database};
+use coop_bots::MockBot;
+use coop_core::store::memory::MemoryStore;
+use coop_core::store::sqlite::SqliteStore;
+use coop_core::{Engine, EngineBuilder, ErrorKind};
+use coop_server::{Api, Secret, serve as run};
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+/// Serves until a signal asks it to end.
+pub(super) async fn serve(config: &Config) -> Result<(), Fault> {
+    let look = log::begin(config)?;
+    // Before anything is opened or made.
+    let given = config.given_secret().map_err(Fault::Usage)?.is_some();
+    let cannot = |error| Fault::Listen(format!("cannot listen on {}: {error}", config.listen));
+    let listener = TcpListener::bind(config.listen).await.map_err(cannot)?;
+    let address = listener.local_addr().map_err(cannot)?;
+    let engine = engine(config, open(&config.database).await?).await?;
+    let secret = config.secret().map_err(Fault::Usage)?;
+    let api = api(config, engine.clone(), secret)?;
+    let ending = until_told()?;
+    introduce(config, &engine, look).await;
+    warn(config, given);
+    if let Some(path) = &config.port_file {
+        write_port(path, address.port()).map_err(|error| Fault::Running(format!("{}: {error}", path.display())))?;
+    }
+    match look {
+        Look::Text => eprintln!("Ready on http://{address}"),
+        Look::Json => tracing::info!(url = %format_args!("http://{address}"), "ready"),
+    }
+    run(listener, api)
+        .with_graceful_shutdown(async move {
+            let _ = ending.await;
+            tracing::info!("ending");
+        })
+        .and_close_engine(config.shutdown_grace)
+        .await;
+    Ok(())
+}
+
+/// Says whether the server could start with this, as far as that can be known without starting.
+pub(super) async fn check(config: &Config) -> Result<(), Fault> {
+    tracing_subscriber::EnvFilter::try_new(&config.log).map_err(|error| Fault::Usage(format!("--log: {error}")))?;
+    let given = config.given_secret().map_err(Fault::Usage)?;
+    let engine = engine(config, Engine::builder(MemoryStore::new())).await?;
+    let secret = match given {
+        Some(secret) => secret,
+        None => Secret::random().map_err(|error| Fault::Running(error.to_string()))?,
+    };
+    api(config, engine.clone(), secret)?;
+    engine.close(Duration::ZERO).await;
+    eprintln!("The configuration is good.");
+    Ok(())
+}
+
+async fn open(database: &Database) -> Result<EngineBuilder, Fault> {
+    let store = match database {
+        Database::Memory => SqliteStore::memory().await,
+        Database::File(path) => SqliteStore::open(path).await,
+    };
+    let path = database.file().unwrap_or(Path::new("in memory"));
+    Ok(Engine::builder(store.map_err(|error| Fault::opening(path, &error))?))
+}
+
+/// The engine with the bots that are configured.
+async fn engine(config: &Config, builder: EngineBuilder) -> Result<Engine, Fault> {
+    let built = with_bots(config, builder)
+        .turn_timeout(config.turn_timeout)
+        .build()
+        .await;
+    built.map_err(|error| match error.kind() {
+        ErrorKind::BadRequest | ErrorKind::Conflict => Fault::Usage(format!("--bot: {error}")),
+        _ => Fault::Database(format!("the database cannot be used: {error}")),
+    })
+}
+
+pub(super) fn with_bots(config: &Config, builder: EngineBuilder) -> EngineBuilder {
+    config.bots.iter().fold(builder, |builder, bot| match bot.kind {
+        BotKind::Mock => builder.bot(MockBot::named(&bot.name)),
+    })
+}
+
+fn api(config: &Config, engine: Engine, secret: Secret) -> Result<Api, Fault> {
+    let api = Api::builder(engine)
+        .secret(secret)
+        .token_ttl(config.token_ttl)
+        .cors_origins(config.cors_origins.clone())
+        .trusted_proxies(config.trusted_proxies.clone())
+        .limits(config.limits.clone())
+        .registration(config.registration);
+    api.build().map_err(|error| Fault::Usage(error.to_string()))
+}
+
+/// Tells the operator what was found.
+async fn introduce(config: &Config, engine: &Engine, look: Look) {
+    let database = match &config.database {
+        Database::Memory => "in memory, gone at the end".to_owned(),
+        Database::File(path) => {
+            let steps = SqliteStore::schema(path).await.unwrap_or_default();
+            let schema = steps.last().map_or(0, |step| step.version);
+            format!("{}, schema {schema}", path.display())
+        }
+    };
+    let accounts = match config.registration {
+        true => "anybody may register",
+        false => "registration is closed; `coop-server user add` makes accounts",
+    };
+    let (version, bots) = (env!("CARGO_PKG_VERSION"), engine.bots().join(" "));
+    let bots = if bots.is_empty() { "none".to_owned() } else { bots };
+    match look {
+        Look::Text => eprintln!(
+            "coop-server {version} (sqlite)\n  database  {database}\n  bus       none: one server\n  bots      {bots}\n  \
+             accounts  {accounts}"
+        ),
+        Look::Json => tracing::info!(version, database, bus = "none", bots, accounts, "starting"),
+    }
+}
+
+fn warn(config: &Config, secret_given: bool) {
+    if !secret_given && config.database == Database::Memory {
+        tracing::warn!("the token secret is made up and nowhere kept: at a restart everybody is logged out");
+    }
+    if config.limits_off {
+        tracing::warn!("the limits are off");
+    }
+}
+
+/// Whole or not at all: whoever waits for the file must not read half a number.
+fn write_port(path: &Path, port: u16) -> std::io::Result<()> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".new");
+    let mut file = std::fs::File::create(&draft)?;
+    writeln!(file, "{port}")?;
+    drop(file);
+    std::fs::rename(&draft, path)
+}
+
+/// Tells when a signal asks the program to end. A second one ends it at once.
+fn until_told() -> Result<oneshot::Receiver<()>, Fault> {
+    let fault = |error: std::io::Error| Fault::Running(format!("no signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(fault)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(fault)?;
+    let (tell, told) = oneshot::channel();
+    tokio::spawn(async move {
+        let mut next = async || {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        next().await;
+        let _ = tell.send(());
+        next().await;
+        std::process::exit(1);
+    });
+    Ok(told)
+}
