@@ -11,6 +11,7 @@ mod golden;
 mod handshake;
 mod http;
 mod limits;
+mod mount;
 mod receipts;
 mod rights;
 mod secrets;
