@@ -39,13 +39,10 @@ enum What {
     Entries {
         from: Cursor,
         to: Cursor,
+        /// For an encoder to encode.
         entries: Vec<Entry>,
-    },
-    /// The same for readers in this process.
-    Events {
-        from: Cursor,
-        to: Cursor,
-        events: Arc<[Arc<Event>]>,
+        /// For readers in this process, which have none.
+        events: Option<Arc<[Arc<Event>]>>,
     },
     /// The queue has moved on past what was to be offered: readers turn to the store.
     Lost,
@@ -178,12 +175,18 @@ impl State {
                 Level::Events => self.first_after(from.seq),
             };
             let entries = self.needed(first, to.pos, from.seq, group.level);
-            if group.encoder.is_none() {
-                let events = entries.map(|entry| Arc::clone(&entry.event)).collect();
-                What::Events { from, to, events }
-            } else {
-                let entries = entries.cloned().collect();
-                What::Entries { from, to, entries }
+            let (entries, events) = match group.encoder {
+                Some(_) => (entries.cloned().collect(), None),
+                None => (
+                    Vec::new(),
+                    Some(entries.map(|entry| Arc::clone(&entry.event)).collect()),
+                ),
+            };
+            What::Entries {
+                from,
+                to,
+                entries,
+                events,
             }
         };
         let group = &mut self.groups[index];
@@ -229,7 +232,12 @@ impl Delivery {
 
     async fn carry_out(self, room: &LiveRoom, frames: &mut Frames) {
         match self.what {
-            What::Entries { from, to, entries } => {
+            What::Entries {
+                from,
+                to,
+                entries,
+                events,
+            } => {
                 frames.clear();
                 if let Some(encoder) = &self.encoder {
                     encoder.encode(self.level, &entries, frames);
@@ -240,19 +248,7 @@ impl Delivery {
                     from,
                     to,
                     frames,
-                    events: None,
-                };
-                each(&self.readers, |registered| registered.reader.offer(&offer)).await;
-            }
-            What::Events { from, to, events } => {
-                frames.clear();
-                let offer = Offer {
-                    room: room.id,
-                    level: self.level,
-                    from,
-                    to,
-                    frames,
-                    events: Some(&events),
+                    events: events.as_ref(),
                 };
                 each(&self.readers, |registered| registered.reader.offer(&offer)).await;
             }
