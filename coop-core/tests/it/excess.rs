@@ -146,3 +146,31 @@ async fn a_checkpoint_that_was_refused_is_made_again_while_the_bot_pauses() {
     );
     engine.close(LONG).await;
 }
+
+/// A sender with several messages under way does not wait for the disk in between: they are one commit, in their order.
+#[tokio::test(start_paused = true)]
+async fn messages_under_way_are_written_together() {
+    let store = FaultyStore::default();
+    let engine = Engine::builder(store.clone()).build().await.unwrap();
+    let alice = engine.create_user("alice").await.unwrap();
+    let room = alice.create_room("lab").await.unwrap();
+    let hand_over = async || {
+        let mut under_way = Vec::new();
+        for n in 0..8 {
+            under_way.push(room.begin_send(n.to_string()).await.unwrap());
+        }
+        under_way
+    };
+    // One commit is refused, and with it all of them.
+    store.set(|faults| faults.refuse = 1);
+    for handed in hand_over().await {
+        assert_eq!(handed.sent().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+    for (n, handed) in hand_over().await.into_iter().enumerate() {
+        assert_eq!(handed.sent().await.unwrap().message.text, n.to_string());
+    }
+    let page = room.history(coop_core::Range::Newest, 8).await.unwrap();
+    let said: Vec<_> = page.messages.iter().map(|message| message.text.as_str()).collect();
+    assert_eq!(said, ["0", "1", "2", "3", "4", "5", "6", "7"]);
+    engine.close(Duration::ZERO).await;
+}
