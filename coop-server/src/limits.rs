@@ -169,16 +169,12 @@ fn read<T: Figure>(name: &'static str, value: &str) -> Result<T, LimitError> {
     })
 }
 
-/// The name that shares most pairs of letters with this one.
+/// The name that is most like this one.
 fn nearest(name: &str) -> &'static str {
-    let pairs = |name: &str| -> Vec<(u8, u8)> { name.bytes().zip(name.bytes().skip(1)).take(64).collect() };
-    let wanted = pairs(name);
-    let likeness = |known: &&&str| {
-        let known = pairs(known);
-        let shared = wanted.iter().filter(|pair| known.contains(pair)).count();
-        2_000 * shared / (wanted.len() + known.len()).max(1)
-    };
-    Limits::NAMES.iter().max_by_key(likeness).copied().unwrap_or_default()
+    let known = Limits::NAMES.iter().copied();
+    let alike = known.map(|known| (strsim::jaro_winkler(name, known), known));
+    let nearest = alike.max_by(|(a, _), (b, _)| a.total_cmp(b));
+    nearest.map(|(_, known)| known).unwrap_or_default()
 }
 
 #[cfg(test)]

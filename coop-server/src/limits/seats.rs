@@ -98,7 +98,8 @@ impl Drop for Seat {
     }
 }
 
-fn one_less<K: Ord>(counts: &mut BTreeMap<K, u32>, whose: &K) {
+/// Counts one less, and forgets whoever has none: what is counted is bounded by what there is.
+pub(super) fn one_less<K: Ord>(counts: &mut BTreeMap<K, u32>, whose: &K) {
     if let Some(count) = counts.get_mut(whose) {
         *count = count.saturating_sub(1);
         if *count == 0 {

@@ -4,6 +4,7 @@
 
 use super::Limits;
 use super::bucket::Buckets;
+use super::seats::one_less;
 use coop_core::{Error, ErrorKind, UserId};
 use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
@@ -148,13 +149,7 @@ impl Asking {
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        let mut in_flight = self.tolls.in_flight();
-        if let Some(count) = in_flight.get_mut(&self.user) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                in_flight.remove(&self.user);
-            }
-        }
+        one_less(&mut self.tolls.in_flight(), &self.user);
     }
 }
 
