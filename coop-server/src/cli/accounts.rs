@@ -53,7 +53,7 @@ pub(super) async fn delete(config: &Config, name: &str) -> Result<(), Fault> {
         _ => Fault::opening(path, &error),
     })?;
     let users = beside(path).await?;
-    let engine = Engine::builder_with(rooms, beside(path).await?).build().await?;
+    let engine = Engine::builder(rooms).build().await?;
     let done = leave_and_remove(&engine, &users, name).await;
     users.close().await;
     engine.close(Duration::ZERO).await;

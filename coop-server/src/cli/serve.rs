@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 pub(super) async fn serve(config: &Config) -> Result<(), Fault> {
     let look = log::begin(config)?;
     // Before anything is opened or made.
-    let given = config.given_secret().map_err(Fault::Usage)?.is_some();
+    let given = try_out(config).await?;
     let cannot = |error| Fault::Listen(format!("cannot listen on {}: {error}", config.listen));
     let listener = TcpListener::bind(config.listen).await.map_err(cannot)?;
     let address = listener.local_addr().map_err(cannot)?;
@@ -49,7 +49,15 @@ pub(super) async fn serve(config: &Config) -> Result<(), Fault> {
 /// Says whether the server could start with this, as far as that can be known without starting.
 pub(super) async fn check(config: &Config) -> Result<(), Fault> {
     tracing_subscriber::EnvFilter::try_new(&config.log).map_err(|error| Fault::Usage(format!("--log: {error}")))?;
+    try_out(config).await?;
+    eprintln!("The configuration is good.");
+    Ok(())
+}
+
+/// Builds everything that can be built without the database, on one in memory. Tells whether a secret is given.
+async fn try_out(config: &Config) -> Result<bool, Fault> {
     let given = config.given_secret().map_err(Fault::Usage)?;
+    let is_given = given.is_some();
     let engine = engine(config, Engine::builder(MemoryStore::new())).await?;
     let secret = match given {
         Some(secret) => secret,
@@ -57,8 +65,7 @@ pub(super) async fn check(config: &Config) -> Result<(), Fault> {
     };
     api(config, engine.clone(), secret)?;
     engine.close(Duration::ZERO).await;
-    eprintln!("The configuration is good.");
-    Ok(())
+    Ok(is_given)
 }
 
 async fn open(database: &Database) -> Result<EngineBuilder, Fault> {

@@ -176,6 +176,7 @@ async fn what_it_cannot_be_is_told_by_its_exit_code() {
         (&["--bot", "bob=mock", "--bot", "bob=mock"], 2),
         (&["--database", "mysql://x"], 2),
         (&["--token-ttl", "soon"], 2),
+        (&["--trusted-proxy", "nonsense"], 2),
         (&["--log", "a=b=c"], 2),
         (&["--database", "sqlite:nowhere/coop.db"], 3),
         (&["--listen", &taken], 4),
@@ -192,10 +193,50 @@ async fn what_it_cannot_be_is_told_by_its_exit_code() {
             .await
             .unwrap_or_else(|_| panic!("{arguments:?} runs"));
         assert_eq!(ended.unwrap().code(), Some(code), "{arguments:?}");
+        let made = std::fs::read_dir(folder.path()).unwrap().count();
+        assert!(code != 2 || made == 0, "{arguments:?} has made something");
     }
     let short = command(folder.path())
         .args(["--listen", "127.0.0.1:0"])
         .env("COOP_JWT_SECRET", "short")
         .status();
     assert_eq!(timeout(PATIENCE, short).await.unwrap().unwrap().code(), Some(2));
+}
+
+/// Accounts are looked after beside a running server, which sees it at the next request.
+#[tokio::test]
+async fn accounts_are_made_and_changed_beside_a_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = Program::start(folder.path()).await;
+    let tool = async |arguments: &[&str]| {
+        let output = command(folder.path()).args(arguments).stdout(Stdio::piped()).output();
+        let output = timeout(PATIENCE, output).await.unwrap().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap().trim().to_owned(),
+        )
+    };
+    let http = program.http();
+    let login = async |password: &str| {
+        let body = json!({ "username": "anna", "password": password });
+        http.send("POST", "/api/auth/login", &[], Some(&body)).await.status
+    };
+    let (code, first) = tool(&["user", "add", "anna", "--email", "anna@example.org"]).await;
+    assert_eq!((code, login(&first).await), (Some(0), 200));
+    let (_, token) = tool(&["token", "--user", "anna", "-q"]).await;
+    let bearer = format!("Bearer {token}");
+    let me = async || {
+        let headers = [("Authorization", bearer.as_str())];
+        http.send("GET", "/api/auth/me", &headers, None).await.status
+    };
+    assert_eq!(me().await, 200);
+    let (code, second) = tool(&["user", "password", "anna"]).await;
+    assert_eq!(code, Some(0));
+    assert_eq!((login(&first).await, login(&second).await, me().await), (401, 200, 401));
+    assert_eq!(
+        tool(&["user", "delete", "anna"]).await.0,
+        Some(3),
+        "the server has the rooms"
+    );
+    assert_eq!(tool(&["migrate", "--status"]).await.0, Some(0));
 }
