@@ -5,7 +5,7 @@
 //! It knows no messages and no turns: a commit that needs those asks the file.
 
 use crate::id::{RoomId, UserId};
-use crate::store::plan::{Discount, Facts, MemberRow, Needs, Plan, RoomChange, RoomRow};
+use crate::store::plan::{Facts, MemberRow, Needs, Plan, RoomChange, RoomRow};
 use std::collections::BTreeMap;
 
 /// The most rows that are kept. With one more all are forgotten, and those that are used come back.
@@ -15,7 +15,7 @@ const MAX_ROWS: usize = 16_384;
 #[derive(Default)]
 pub(super) struct Kept {
     rooms: BTreeMap<RoomId, KeptRoom>,
-    /// How many there are, rooms and members. Those of a room that was deleted still count.
+    /// How many there are, rooms and members. Those that were let go still count.
     rows: usize,
 }
 
@@ -28,7 +28,8 @@ struct KeptRoom {
 /// What a commit changes of what is kept.
 pub(super) struct Changed {
     room: RoomChange,
-    discounts: Vec<Discount>,
+    /// Whether some members have more messages that do not count as unread.
+    discounts: bool,
     members: Vec<MemberRow>,
     removed: Vec<UserId>,
 }
@@ -38,7 +39,7 @@ impl Changed {
     pub(super) fn of(plan: &mut Plan) -> Self {
         Self {
             room: std::mem::replace(&mut plan.room, RoomChange::Keep),
-            discounts: std::mem::take(&mut plan.discounts),
+            discounts: !plan.discounts.is_empty(),
             members: std::mem::take(&mut plan.members),
             removed: std::mem::take(&mut plan.removed),
         }
@@ -104,13 +105,9 @@ impl Kept {
                 return;
             }
         }
-        // Before the members, as they are written.
-        for discount in &changed.discounts {
-            let mut members = kept.members.values_mut();
-            members
-                .by_ref()
-                .filter(|row| discount.applies_to(row))
-                .for_each(|row| row.discount += 1);
+        if changed.discounts {
+            // They are counted in the file, for members who need not be known here.
+            kept.members.clear();
         }
         for row in changed.members {
             if let Some(member) = kept.members.get_mut(&row.member.user) {

@@ -203,6 +203,19 @@ pub(super) async fn renaming_and_handing_over<S: RoomStore>(store: &S) {
     assert_eq!(flat.entry(ANNE).await.role, Role::Member);
     assert_eq!(flat.entry(BOB).await.role, Role::Owner);
     assert_eq!(flat.members().await, [ANNE, BOB], "the order of joining stays");
+    // Also for a store that remembers who they were.
+    flat.refused(rename("three", ANNE), "forbidden").await;
+    flat.one(rename("three", BOB)).await;
+
+    let message = flat.say(BOB, "not yet read").await;
+    flat.say(BOB, "nor this").await;
+    flat.one(delete(message.id, BOB)).await;
+    flat.one(hand_over(ANNE, BOB)).await;
+    assert_eq!(
+        flat.unread(ANNE).await,
+        1,
+        "handing over changes nothing of what is unread"
+    );
 }
 
 pub(super) async fn deleting_a_room_leaves_nothing_and_frees_no_id<S: RoomStore>(store: &S) {
