@@ -10,8 +10,9 @@ use crate::live::{Encoder, Frames, Pace};
 use crate::model::{Finish, RoomInfo, Snapshot, TurnEnd, TurnStatus};
 use crate::mutant::{Mutant, removed};
 use crate::names;
+use crate::others;
 use crate::password::{self, Cost, Passwords, Verdict};
-use crate::store::{Intent, NewAccount, RoomStore, Store, UserStore};
+use crate::store::{Intent, NewAccount, RoomStore, Store, UserStore, Whose};
 use crate::time::{Clock, Timestamp};
 use crate::user::User;
 use crate::writer::submit;
@@ -317,7 +318,7 @@ impl Engine {
         let ended = async {
             shared.turn_tasks.wait().await;
             // Those that still wait for their bot.
-            interrupt_open(shared).await
+            interrupt_open(shared, Whose::Mine).await
         };
         match tokio::time::timeout(FLUSH, ended).await {
             Ok(Ok(())) => {}
@@ -488,16 +489,25 @@ impl EngineBuilder {
         let shared = Arc::new(Shared::new(
             self.rooms, self.users, bots, self.bus, self.clock, passwords, settings,
         ));
+        others::begin(&shared).await?;
         if !removed(Mutant::Recovery) {
-            interrupt_open(&shared).await?;
+            interrupt_open(&shared, Whose::Nobodys).await?;
         }
         Ok(Engine { shared })
     }
 }
 
-/// Ends what a dead process left open, or what this one leaves: the text up to the last checkpoint is kept.
-async fn interrupt_open(shared: &Arc<Shared>) -> Result<()> {
-    for turn in shared.rooms.open_turns().await? {
+/// Ends what a dead process left open, or what this one leaves: the text up to the last checkpoint is kept. An engine
+/// that has its store alone ends whatever there is.
+async fn interrupt_open(shared: &Arc<Shared>, whose: Whose) -> Result<()> {
+    let open = match shared.rooms.others() {
+        None => shared.rooms.open_turns().await?,
+        Some(others) => {
+            let open = others.open_turns().await?.into_iter();
+            open.filter(|turn| turn.whose == whose).map(|turn| turn.info).collect()
+        }
+    };
+    for turn in open {
         let intent = Intent::EndTurn {
             turn: turn.id,
             end: TurnEnd::new(TurnStatus::Interrupted),

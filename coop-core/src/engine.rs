@@ -8,6 +8,7 @@ use crate::event::GoneReason;
 use crate::id::{RoomId, Seq, TurnId, UserId};
 use crate::live::{LiveRoom, Pace, Reader, ReaderId};
 use crate::model::{RoomInfo, TurnEnd, TurnStatus};
+use crate::mutant::{Mutant, removed};
 use crate::password::Passwords;
 use crate::store::{RoomStore, UserStore};
 use crate::sync::lock;
@@ -18,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -100,6 +102,8 @@ pub(crate) struct Shared {
     /// Who waits for which turn's end. Never held together with another lock.
     waiting: Mutex<BTreeMap<TurnId, Vec<oneshot::Sender<()>>>>,
     next_reader: AtomicU64,
+    /// Until when other engines surely leave this one's turns to it; `None` where there are no others.
+    lease: Mutex<Option<Instant>>,
     /// How often somebody's tokens were ended here: who looked before and attaches after looks again.
     token_ends: AtomicU64,
 }
@@ -166,6 +170,7 @@ impl Shared {
             turns: Mutex::default(),
             waiting: Mutex::default(),
             next_reader: AtomicU64::new(1),
+            lease: Mutex::new(None),
             token_ends: AtomicU64::new(0),
         }
     }
@@ -358,6 +363,29 @@ impl Shared {
             .flatten()
             .map(|(_, reader)| Arc::clone(reader))
             .collect()
+    }
+
+    // Other engines on the same store.
+
+    /// The lease has been renewed, and surely holds until then.
+    pub(crate) fn hold_lease(&self, until: Instant) {
+        *lock(&self.lease) = Some(until);
+    }
+
+    /// Whether turns may be started here.
+    pub(crate) fn holds_lease(&self) -> bool {
+        lock(&self.lease).is_none_or(|until| Instant::now() < until) || removed(Mutant::Lease)
+    }
+
+    /// Tells a room in memory that the store has something new of it. One that is too busy to be told is told again.
+    pub(crate) fn nudge(self: &Arc<Self>, room: RoomId) {
+        let mailbox = {
+            let mut registry = lock(&self.registry);
+            registry.rooms.get_mut(&room).map(|active| self.mailbox_of(active))
+        };
+        if let Some(mailbox) = mailbox {
+            let _ = mailbox.try_send(Mail::Look);
+        }
     }
 
     // Turns that run here.

@@ -60,7 +60,7 @@
 //!
 //! # Features
 //!
-//! `sqlite` (on by default): [`store::sqlite`] and a bundled SQLite. `testing`: the suites above, a simulation of everything,
+//! `sqlite` (on by default): [`store::sqlite`] and a bundled SQLite. `postgres`: `store::postgres`, for several servers. `testing`: the suites above, a simulation of everything,
 //! and [switches](mutant) that take safety mechanisms away.
 //!
 //! Every fallible call returns the one opaque [`Error`], which has a [kind](Error::kind) and a stable
@@ -82,6 +82,7 @@ pub mod live;
 pub mod model;
 pub mod mutant;
 pub mod names;
+mod others;
 pub mod password;
 mod room;
 pub mod store;
@@ -104,6 +105,8 @@ pub use event::{Event, GoneReason, Hint, HintKind};
 pub use id::{Epoch, MessageId, RoomId, Seq, TurnId, UserId};
 pub use model::*;
 pub use room::{Handed, MAX_PAGE, Room, Sent};
+#[cfg(feature = "postgres")]
+pub use store::postgres;
 #[cfg(feature = "sqlite")]
 pub use store::sqlite;
 pub use subscription::Subscription;

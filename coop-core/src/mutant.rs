@@ -42,6 +42,12 @@ pub enum Mutant {
     Checkpoint,
     /// I4: a turn is admitted apart from its ask.
     AskWithTurn,
+    /// I4: the text and the end of another engine's turn are not fenced off.
+    Fence,
+    /// I4: turns of engines that are alive are taken for orphans, and an engine goes on without its lease.
+    Lease,
+    /// I1: what other engines have committed is not looked for.
+    Heads,
     /// I7: a removed member's readers are marked after publishing, not before.
     GoneBeforePublish,
     /// I7: a reader does not look at `gone` again after a load.

@@ -13,10 +13,13 @@ use crate::model::{Account, Member, Message, Meta, Page, Range, RoomEntry, RoomI
 use crate::time::Timestamp;
 use async_trait::async_trait;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub mod memory;
 pub mod plan;
-#[cfg(feature = "sqlite")]
+#[cfg(feature = "postgres")]
+pub mod postgres;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
@@ -139,11 +142,110 @@ pub trait RoomStore: Send + Sync + 'static {
     /// The turn whose answer is this message.
     async fn turn_of_message(&self, room: RoomId, message: MessageId) -> Result<Option<TurnInfo>>;
 
-    /// Every turn that has not ended, oldest first. Asked once, when an engine starts.
+    /// Every turn that has not ended, oldest first.
     async fn open_turns(&self) -> Result<Vec<TurnInfo>>;
+
+    /// What is known of the other engines that use this store at the same time; nothing if one engine has it alone.
+    fn others(&self) -> Option<&dyn Others> {
+        None
+    }
 
     /// Waits for what is being written and lets go of the database. Later calls fail with `Closed`.
     async fn close(&self);
+}
+
+/// How long an engine that cannot renew its lease is taken to be alive, by the store's clock.
+pub const LEASE: Duration = Duration::from_secs(10);
+
+/// The half of a [`RoomStore`] that several engines use at once. Each has a lease on its turns: those that it admitted
+/// and that wait, and those that it has started. Whoever ends a turn of an engine whose lease holds only asks that engine
+/// to (see [`plan::Facts::elsewhere`]).
+#[async_trait]
+pub trait Others: Send + Sync {
+    /// Where a look begins that sees all that is not visible yet.
+    async fn now(&self) -> Result<Look>;
+
+    /// What has become visible since a look, whoever did it. Some of it may have been seen before; nothing is missed,
+    /// however long a transaction took to commit.
+    async fn changes(&self, since: Look) -> Result<Changes>;
+
+    /// Renews this engine's lease for [`LEASE`] from now.
+    async fn renew(&self) -> Result<()>;
+
+    /// Every turn that has not ended, and whose it is.
+    async fn open_turns(&self) -> Result<Vec<OpenTurn>>;
+
+    /// Whether this engine has admitted or started this turn, and nobody has started it after that.
+    async fn is_mine(&self, turn: TurnId) -> Result<bool>;
+}
+
+/// A moment between transactions, of meaning to its store alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Look(pub i64);
+
+/// What a look finds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Changes {
+    /// Where the next look begins.
+    pub next: Look,
+    /// Rooms with new events, and the newest of each.
+    pub rooms: Vec<(RoomId, Seq)>,
+    /// Who has become a member of which room.
+    pub joined: Vec<(RoomId, UserId)>,
+    /// Rooms that were deleted.
+    pub gone: Vec<RoomId>,
+    /// Users whose tokens have ended, if the store keeps users.
+    pub tokens_ended: Vec<UserId>,
+}
+
+/// A turn that has not ended.
+#[derive(Clone, Debug)]
+pub struct OpenTurn {
+    /// The turn.
+    pub info: TurnInfo,
+    /// Whose it is.
+    pub whose: Whose,
+    /// How another engine asks its owner to end it.
+    pub stop: Option<TurnEnd>,
+}
+
+/// Whose a turn is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// This engine's.
+    Mine,
+    /// Another's, whose lease holds.
+    Anothers,
+    /// Of an engine whose lease has ended: whoever finds it ends it.
+    Nobodys,
+}
+
+/// A step of a database's schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SchemaStep {
+    /// Its number. Steps are taken in this order.
+    pub version: i64,
+    /// What it is about, in a word or a few.
+    pub description: String,
+    /// Whether it has been taken.
+    pub applied: bool,
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+impl SchemaStep {
+    /// All steps; `None` if some were applied that are unknown here.
+    fn all(known: &sqlx::migrate::Migrator, applied: &[i64]) -> Option<Vec<Self>> {
+        let steps = known.iter().map(|step| Self {
+            version: step.version,
+            description: step.description.to_string(),
+            applied: applied.contains(&step.version),
+        });
+        let steps: Vec<_> = steps.collect();
+        let is_known = |version: &i64| steps.iter().any(|step| step.version == *version);
+        applied.iter().all(is_known).then_some(steps)
+    }
 }
 
 /// Both halves, as our own stores are.

@@ -3,6 +3,8 @@
 
 pub mod bot;
 mod lab;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod simulation;
 pub mod store;
 
@@ -10,3 +12,14 @@ pub use bot::bot_contract;
 #[doc(hidden)]
 pub use lab::in_a_lab;
 pub use store::{room_store_contract, store_contract};
+
+/// Notes that a test could not be run here, and why, for the table at the end of `make test`.
+pub fn skipped(test: &str, reason: &str) {
+    use std::io::Write;
+    eprintln!("skipped {test}: {reason}");
+    if let Some(path) = std::env::var_os("COOP_SKIPS") {
+        let file = std::fs::File::options().append(true).create(true).open(path);
+        let noted = file.and_then(|mut file| writeln!(file, "{test}\t{reason}"));
+        noted.unwrap_or_else(|error| panic!("what was skipped cannot be noted: {error}"));
+    }
+}

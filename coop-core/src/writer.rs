@@ -47,6 +47,8 @@ pub(crate) enum Mail {
     },
     /// Move a read mark soon. Nobody waits for it.
     Read { user: UserId, seq: Seq },
+    /// Another engine has changed the room: read what is new.
+    Look,
 }
 
 /// Hands an intent to the room's writer and waits for what became of it.
@@ -157,7 +159,7 @@ enum Next {
     Mail(Mail),
     /// Read marks have gathered long enough.
     Marks,
-    /// A commit's outcome was in doubt: look.
+    /// A commit's outcome was in doubt, or another engine has committed: look.
     Reload,
 }
 
@@ -174,6 +176,13 @@ struct Writer {
     busy: usize,
     /// When there was last something to do.
     worked: Instant,
+}
+
+/// An event that is to be told.
+struct News {
+    event: Arc<Event>,
+    /// Whether this engine has committed it.
+    ours: bool,
 }
 
 struct Waiting {
@@ -252,6 +261,7 @@ impl Writer {
                 }
                 batch.push((Waiting { intent, reply }, then_start));
             }
+            Mail::Look => self.reload = Some((Instant::now(), RELOAD.0)),
             Mail::Read { user, seq } => {
                 let mark = self.marks.entry(user).or_default();
                 *mark = (*mark).max(seq);
@@ -284,7 +294,7 @@ impl Writer {
             replies.push(waiting.reply);
             bots.extend(then_start);
         }
-        if self.shared.ending.is_cancelled() {
+        if self.shared.ending.is_cancelled() || !self.shared.holds_lease() {
             bots.clear();
         }
         bots.sort_unstable();
@@ -350,7 +360,8 @@ impl Writer {
             events, mut outcomes, ..
         } = committed;
         let late = removed(Mutant::GoneBeforePublish).then(|| events.clone());
-        self.apply(events).await;
+        let news = events.into_iter().map(|event| News { event, ours: true });
+        self.apply(news.collect()).await;
         let done = |(index, _): &&(usize, UserId)| outcomes.get(*index).is_some_and(Result::is_ok);
         if let Some((_, by)) = deletes.iter().find(done) {
             self.deleted(Some(*by));
@@ -383,19 +394,19 @@ impl Writer {
         }
     }
 
-    /// Hands events to the live room through the gate, reading from the store what is missing before them.
-    async fn apply(&mut self, events: Vec<Arc<Event>>) {
-        let mut follow = Vec::with_capacity(events.len());
+    /// Hands what was committed to the live room through the gate, reading from the store what is missing before it.
+    async fn apply(&mut self, news: Vec<News>) {
+        let mut follow = Vec::with_capacity(news.len());
         let mut head = self.live.seq();
-        for event in events {
-            let Some(seq) = event.seq() else { continue };
+        for one in news {
+            let Some(seq) = one.event.seq() else { continue };
             let mut verdict = judge(head, seq);
             while let Verdict::Missing { after } = verdict {
-                match self.shared.rooms.events(self.live.id, after, READ).await {
+                match self.read(after).await {
                     Ok(missing) if !missing.is_empty() => {
-                        for event in missing.into_iter().take_while(|event| event.seq() < Some(seq)) {
-                            head = event.seq().unwrap_or(head);
-                            follow.push(event);
+                        for missing in missing.into_iter().take_while(|other| other.event.seq() < Some(seq)) {
+                            head = missing.event.seq().unwrap_or(head);
+                            follow.push(missing);
                         }
                         verdict = judge(head, seq);
                         if verdict == (Verdict::Missing { after }) {
@@ -409,7 +420,7 @@ impl Writer {
             match verdict {
                 Verdict::Apply => {
                     head = seq;
-                    follow.push(event);
+                    follow.push(one);
                 }
                 Verdict::Drop => {}
                 Verdict::Missing { .. } => {
@@ -421,12 +432,27 @@ impl Writer {
         self.publish(follow);
     }
 
-    fn publish(&mut self, events: Vec<Arc<Event>>) {
+    /// What the log holds after this position, whoever committed it. A turn that a commit of this engine has started
+    /// without anybody being told is this engine's to run.
+    async fn read(&self, after: Seq) -> Result<Vec<News>> {
+        let events = self.shared.rooms.events(self.live.id, after, READ).await?;
+        let mut news = Vec::with_capacity(events.len());
+        for event in events {
+            let ours = match (&*event, self.shared.rooms.others()) {
+                (Event::TurnStarted { turn, .. }, Some(others)) => others.is_mine(*turn).await?,
+                (_, others) => others.is_none(),
+            };
+            news.push(News { event, ours });
+        }
+        Ok(news)
+    }
+
+    fn publish(&mut self, news: Vec<News>) {
         let mut started = Vec::new();
-        for event in &events {
+        for News { event, ours } in &news {
             match &**event {
                 Event::MemberLeft { .. } if !removed(Mutant::GoneBeforePublish) => self.expel(event),
-                Event::TurnStarted { turn, .. } => {
+                Event::TurnStarted { turn, .. } if *ours => {
                     // Known before it is visible, so that a stop always finds it.
                     let running = self.shared.begin_turn(self.live.id, *turn);
                     started.push((Arc::clone(event), running));
@@ -434,6 +460,7 @@ impl Writer {
                 _ => {}
             }
         }
+        let events: Vec<_> = news.iter().map(|one| Arc::clone(&one.event)).collect();
         self.live.append(&events);
         for event in &events {
             match &**event {
@@ -444,7 +471,7 @@ impl Writer {
                         .for_each(|reader| reader.gained(self.live.id));
                 }
                 Event::TurnEnded { turn, end, .. } => {
-                    // Ended from elsewhere (its answer was deleted): the bot must not go on.
+                    // Ended from elsewhere (its answer was deleted, its engine taken for dead): the bot must not go on.
                     if let Some(running) = self.shared.running(*turn) {
                         running.cancel(TurnEnd::clone(end));
                     }
@@ -457,8 +484,8 @@ impl Writer {
             let task = turn::run(Arc::clone(&self.shared), Arc::clone(&self.live), running, event);
             self.shared.turn_tasks.spawn(task);
         }
-        for event in events {
-            self.shared.bus.publish(BusItem::Committed(event));
+        for one in news.into_iter().filter(|one| one.ours) {
+            self.shared.bus.publish(BusItem::Committed(one.event));
         }
     }
 
@@ -477,19 +504,19 @@ impl Writer {
         self.live.abandon_tapes();
     }
 
-    /// Finds out what became of a commit whose outcome was in doubt.
+    /// Finds out what became of a commit whose outcome was in doubt, and what others have committed.
     async fn reload(&mut self) {
         let Some((_, waited)) = self.reload.take() else { return };
         let room = self.live.id;
         loop {
             let read = match self.shared.rooms.room(room).await {
                 Ok(None) => return self.deleted(None),
-                Ok(Some(_)) => self.shared.rooms.events(room, self.live.seq(), READ).await,
+                Ok(Some(_)) => self.read(self.live.seq()).await,
                 Err(error) => Err(error),
             };
             match read {
-                Ok(events) if events.is_empty() => return,
-                Ok(events) => self.publish(events),
+                Ok(news) if news.is_empty() => return,
+                Ok(news) => self.publish(news),
                 Err(error) if error.kind() == ErrorKind::Closed => return,
                 Err(_) => {
                     let wait = (waited * 2).min(RELOAD.1);

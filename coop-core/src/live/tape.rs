@@ -15,7 +15,7 @@ pub struct Tape {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     text: String,
     /// How many bytes deltas have been made of.
@@ -34,10 +34,17 @@ pub(crate) enum Refused {
 }
 
 impl Tape {
+    /// The tape of an answer that has just begun, or that another engine writes: its text so far is known to whoever
+    /// knows the message.
     pub(crate) fn new(message: Arc<Message>) -> Arc<Self> {
+        let state = State {
+            text: message.text.clone(),
+            published: message.text.len(),
+            closed: false,
+        };
         Arc::new(Self {
             message,
-            state: Mutex::default(),
+            state: Mutex::new(state),
         })
     }
 
@@ -55,6 +62,17 @@ impl Tape {
         let cut = text.floor_char_boundary(room);
         state.text.push_str(&text[..cut]);
         Err(Refused::Full)
+    }
+
+    /// Takes over what was written elsewhere, if that is more than what is here. Returns whether it was.
+    pub(crate) fn extend(&self, text: &str) -> bool {
+        let mut state = lock(&self.state);
+        let more = text.strip_prefix(state.text.as_str()).filter(|_| !state.closed);
+        let Some(more) = more.filter(|more| !more.is_empty()) else {
+            return false;
+        };
+        state.text.push_str(more);
+        true
     }
 
     /// Ends the writing and gives all that was written.

@@ -4,15 +4,17 @@
 //! a program over it repeats exactly. It knows no rules: what a commit does is [`plan`](super::plan)'s.
 
 mod reads;
+mod shared;
 mod world;
 
 use super::plan::{Needs, plan, plan_creation};
-use super::{Batch, Committed, NewAccount, NewRoom, RoomHead, RoomStore, UserStore};
+use super::{Batch, Changes, Committed, Look, NewAccount, NewRoom, OpenTurn, Others, RoomHead, RoomStore, UserStore};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::id::{MessageId, RoomId, Seq, TurnId, UserId};
 use crate::model::{Account, Member, Message, Page, Range, RoomEntry, Snapshot, TurnInfo};
 use async_trait::async_trait;
+use shared::EngineId;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use world::World;
@@ -24,6 +26,8 @@ pub struct MemoryStore {
     world: Arc<Mutex<World>>,
     /// Whether this handle was closed; the world goes on.
     closed: AtomicBool,
+    /// Which of the engines that use the world together has this handle.
+    engine: Option<EngineId>,
 }
 
 impl Clone for MemoryStore {
@@ -31,6 +35,7 @@ impl Clone for MemoryStore {
         Self {
             world: self.world.clone(),
             closed: AtomicBool::new(self.closed.load(Ordering::Acquire)),
+            engine: self.engine,
         }
     }
 }
@@ -48,6 +53,19 @@ impl MemoryStore {
         Self {
             world: self.world.clone(),
             closed: AtomicBool::new(false),
+            engine: None,
+        }
+    }
+
+    /// An open handle for one more engine that uses the same world at the same time, each by such a handle of its own:
+    /// several servers on one database, in one process.
+    #[must_use]
+    pub fn join(&self) -> Self {
+        let mut world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
+        Self {
+            world: self.world.clone(),
+            closed: AtomicBool::new(false),
+            engine: Some(world.shared.enlist()),
         }
     }
 
@@ -65,9 +83,9 @@ impl RoomStore for MemoryStore {
     async fn commit(&self, batch: Batch) -> Result<Committed> {
         let mut world = self.world()?;
         let room = batch.room;
-        let facts = world.facts(room, &Needs::of(&batch));
+        let facts = world.facts(room, &Needs::of(&batch), self.engine);
         let plan = plan(facts, batch, &mut world.ids);
-        Ok(world.write(room, plan))
+        Ok(world.write(room, plan, self.engine))
     }
 
     async fn create_room(&self, new: NewRoom) -> Result<(crate::model::RoomInfo, Vec<Arc<Event>>)> {
@@ -138,8 +156,47 @@ impl RoomStore for MemoryStore {
         Ok(self.world()?.open_turns())
     }
 
+    fn others(&self) -> Option<&dyn Others> {
+        self.engine.map(|_| self as &dyn Others)
+    }
+
     async fn close(&self) {
+        if let Some(engine) = self.engine {
+            self.world
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .shared
+                .leave(engine);
+        }
         self.closed.store(true, Ordering::Release);
+    }
+}
+
+#[async_trait]
+impl Others for MemoryStore {
+    async fn now(&self) -> Result<Look> {
+        Ok(self.world()?.shared.now())
+    }
+
+    async fn changes(&self, since: Look) -> Result<Changes> {
+        Ok(self.world()?.shared.changes(since))
+    }
+
+    async fn renew(&self) -> Result<()> {
+        if let Some(engine) = self.engine {
+            self.world()?.shared.renew(engine);
+        }
+        Ok(())
+    }
+
+    async fn open_turns(&self) -> Result<Vec<OpenTurn>> {
+        let world = self.world()?;
+        let open = world.open_turns().into_iter();
+        Ok(open.map(|info| world.shared.open_turn(info, self.engine)).collect())
+    }
+
+    async fn is_mine(&self, turn: TurnId) -> Result<bool> {
+        Ok(self.world()?.shared.is_mine(turn, self.engine))
     }
 }
 
@@ -171,6 +228,7 @@ impl UserStore for MemoryStore {
             .ok_or_else(|| Error::not_found("no such user"))?;
         user.password = Some(hash.to_owned());
         user.account.token_version += 1;
+        world.shared.tokens_ended(id);
         Ok(())
     }
 
@@ -190,11 +248,14 @@ impl UserStore for MemoryStore {
             .get_mut(&id)
             .ok_or_else(|| Error::not_found("no such user"))?;
         user.account.token_version += 1;
+        world.shared.tokens_ended(id);
         Ok(())
     }
 
     async fn delete_user(&self, id: UserId) -> Result<()> {
-        let removed = self.world()?.users.remove(&id);
+        let mut world = self.world()?;
+        let removed = world.users.remove(&id);
+        world.shared.tokens_ended(id);
         removed.map(drop).ok_or_else(|| Error::not_found("no such user"))
     }
 

@@ -16,7 +16,7 @@ pub use rows::{EventKind, EventRow, MemberRow, MessageRow, RoomRow, TurnRow};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::id::{Epoch, MessageId, RoomId, Seq, TurnId, UserId};
-use crate::model::{Author, Message, Role, RoomInfo};
+use crate::model::{Author, Message, Role, RoomInfo, TurnEnd};
 use crate::store::{Batch, Committed, Intent, NewRoom};
 use overlay::Overlay;
 use std::collections::BTreeSet;
@@ -93,6 +93,10 @@ pub struct Needs {
     pub answers: BTreeSet<TurnId>,
     /// What lies at and above these read marks.
     pub marks: BTreeSet<(UserId, Seq)>,
+    /// How many fresh ids of messages it takes at most.
+    pub new_messages: usize,
+    /// How many fresh ids of turns it takes at most.
+    pub new_turns: usize,
 }
 
 impl Needs {
@@ -113,7 +117,10 @@ impl Needs {
                 self.client_ids
                     .extend(post.client_id.clone().map(|id| (post.author, id)));
                 self.messages.extend(post.reply_to);
-                self.open_turns |= !post.asks.is_empty() || post.asks_if_alone.is_some();
+                let asks = post.asks.len().max(usize::from(post.asks_if_alone.is_some()));
+                self.open_turns |= asks > 0;
+                self.new_messages += 1;
+                self.new_turns += asks;
             }
             Intent::Edit { message, by, .. } => {
                 self.users.insert(*by);
@@ -130,7 +137,10 @@ impl Needs {
             Intent::Rename { by, .. } | Intent::DeleteRoom { by } => {
                 self.users.insert(*by);
             }
-            Intent::StartTurn { .. } => self.open_turns = true,
+            Intent::StartTurn { .. } => {
+                self.open_turns = true;
+                self.new_messages += 1;
+            }
             Intent::Checkpoint { turn, .. } => {
                 self.turns.insert(*turn);
             }
@@ -159,6 +169,9 @@ pub struct Facts {
     pub turns: Vec<TurnRow>,
     /// Read marks.
     pub marks: Vec<Mark>,
+    /// Those of the turns that another engine runs, or has admitted, and that is alive: their text and their end are
+    /// its own. None where only one engine writes.
+    pub elsewhere: BTreeSet<TurnId>,
 }
 
 /// What lies at and above a position, for one user.
@@ -228,6 +241,8 @@ pub struct Plan {
     pub removed: Vec<UserId>,
     /// New and changed turns, whole.
     pub turns: Vec<TurnRow>,
+    /// Turns that another engine runs, and the end it is asked for.
+    pub stops: Vec<(TurnId, TurnEnd)>,
     /// New events.
     pub events: Vec<EventRow>,
     /// What to answer.
@@ -243,6 +258,7 @@ impl Plan {
             && self.updated.is_empty()
             && self.discounts.is_empty()
             && self.members.is_empty()
+            && self.stops.is_empty()
     }
 }
 

@@ -2,6 +2,8 @@
 //! its rows into ours. It knows the tables; it knows neither how they are written nor which database this is.
 
 mod rows;
+pub(super) mod users;
+pub(super) mod write;
 
 pub(super) use rows::{columns, get, word_of};
 
@@ -11,6 +13,9 @@ use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::id::{MessageId, RoomId, Seq, TurnId, UserId};
 use crate::model::{Account, Member, Message, Page, Range, RoomEntry, Snapshot, TurnInfo};
+#[cfg(feature = "postgres")]
+pub(super) use rows::width;
+#[cfg(not(feature = "postgres"))]
 use rows::width;
 use sqlx::{ColumnIndex, Database, Decode, Encode, Executor, IntoArguments, Pool, Type};
 use std::sync::Arc;

@@ -11,11 +11,11 @@ mod kept;
 mod open;
 #[cfg(test)]
 mod tests;
-mod users;
 mod write;
 
 use super::sql::Reads;
-use super::{Batch, Committed, NewAccount, NewRoom, RoomHead, RoomStore, UserStore};
+use super::sql::users::Change;
+use super::{Batch, Committed, NewAccount, NewRoom, RoomHead, RoomStore, SchemaStep, UserStore};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::id::{MessageId, RoomId, Seq, TurnId, UserId};
@@ -29,7 +29,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
-use users::Change;
 
 /// How a file is opened.
 #[derive(Clone, Debug)]
@@ -65,18 +64,6 @@ pub enum Durability {
     Full,
     /// When the operating system has it: it survives the process, not a power cut. Faster.
     Normal,
-}
-
-/// A step of the schema: see [`SqliteStore::schema`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SchemaStep {
-    /// Its number. Steps are taken in this order.
-    pub version: i64,
-    /// What it is about, in a word or a few.
-    pub description: String,
-    /// Whether it has been taken.
-    pub applied: bool,
 }
 
 /// A store in a SQLite file.

@@ -1,5 +1,7 @@
 //! Every store keeps the shipped contract; what is particular to one of them stands in its own file.
 
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
@@ -10,6 +12,11 @@ use coop_core::testing::store::store_contract;
 #[tokio::test]
 async fn the_store_in_memory_keeps_the_contract() {
     store_contract(|| async { MemoryStore::new() }).await;
+}
+
+#[tokio::test]
+async fn the_store_in_memory_keeps_the_contract_among_others() {
+    store_contract(|| async { MemoryStore::new().join() }).await;
 }
 
 #[test]

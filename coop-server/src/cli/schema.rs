@@ -3,7 +3,8 @@
 use super::{Fault, print};
 use crate::config::Config;
 use coop_core::store::RoomStore;
-use coop_core::store::sqlite::{SchemaStep, SqliteStore};
+use coop_core::store::SchemaStep;
+use coop_core::store::sqlite::SqliteStore;
 use std::path::Path;
 
 /// Prints the steps of the schema, or only those that are still to be taken.

@@ -1,5 +1,6 @@
 //! What a [`MemoryStore`](super::MemoryStore) holds, and how facts are taken from it and plans written to it.
 
+use super::shared::{EngineId, Shared};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::id::{MessageId, RoomId, Seq, TurnId, UserId};
@@ -19,6 +20,8 @@ pub(super) struct World {
     pub(super) users: BTreeMap<UserId, User>,
     /// The newest id that was given to a user. Never goes back.
     last_user: i64,
+    /// What the engines that use it together know of each other.
+    pub(super) shared: Shared,
 }
 
 #[derive(Debug)]
@@ -46,11 +49,14 @@ impl World {
         self.rooms.get(&room)
     }
 
-    pub(super) fn facts(&self, room: RoomId, needs: &Needs) -> Facts {
-        self.room(room).map_or_else(Facts::default, |room| room.facts(needs))
+    pub(super) fn facts(&self, room: RoomId, needs: &Needs, engine: Option<EngineId>) -> Facts {
+        let mut facts = self.room(room).map_or_else(Facts::default, |room| room.facts(needs));
+        facts.elsewhere = self.shared.elsewhere(engine, &facts.turns);
+        facts
     }
 
-    pub(super) fn write(&mut self, room: RoomId, plan: Plan) -> Committed {
+    pub(super) fn write(&mut self, room: RoomId, plan: Plan, engine: Option<EngineId>) -> Committed {
+        self.shared.follow(room, &plan, engine);
         if plan.room == RoomChange::Delete {
             self.rooms.remove(&room);
         } else if let Some(room) = self.rooms.get_mut(&room) {
@@ -61,6 +67,7 @@ impl World {
 
     pub(super) fn create(&mut self, creation: Creation) -> (RoomInfo, Vec<Arc<Event>>) {
         let info = creation.room.info.clone();
+        self.shared.note(info.id, creation.room.seq, &creation.events);
         let mut room = Room {
             row: creation.room,
             members: creation.members.into_iter().map(|row| (row.member.user, row)).collect(),
@@ -131,6 +138,7 @@ impl Room {
             messages: messages.filter_map(|id| self.message_row(id)).cloned().collect(),
             turns: self.turns.values().filter(wanted).cloned().collect(),
             marks: needs.marks.iter().map(|(user, seq)| self.mark(*user, *seq)).collect(),
+            ..Facts::default()
         }
     }
 

@@ -291,7 +291,8 @@ impl Overlay<'_> {
     }
 
     fn keep(&mut self, turn: TurnId, text: Arc<str>) -> bool {
-        let streaming = self.turn(turn).filter(|turn| turn.info.status == TurnStatus::Streaming);
+        let mine = self.turn(turn).filter(|_| !self.is_elsewhere(turn));
+        let streaming = mine.filter(|turn| turn.info.status == TurnStatus::Streaming);
         let message = streaming.and_then(|turn| turn.info.message);
         if let Some(message) = message {
             self.checkpoint(message, text);
@@ -305,6 +306,17 @@ impl Overlay<'_> {
         }
         let turn = self.turn(turn).ok_or_else(|| Error::not_found("no such turn"))?.clone();
         if turn.info.status.is_ended() && !removed(Mutant::EndOnce) {
+            return Ok(Outcome::Ended {
+                turn: turn.info,
+                now: false,
+            });
+        }
+        // A turn that waits is nobody's yet, and whoever may stop it does; all else is for the engine that has it.
+        let stop = end.status == TurnStatus::Stopped;
+        if self.is_elsewhere(turn.info.id) && !(stop && turn.info.status == TurnStatus::Queued) {
+            if stop {
+                self.ask_to_stop(turn.info.id, end);
+            }
             return Ok(Outcome::Ended {
                 turn: turn.info,
                 now: false,

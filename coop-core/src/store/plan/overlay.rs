@@ -7,7 +7,8 @@ use super::{
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::id::{MessageId, Seq, TurnId, UserId};
-use crate::model::{Author, Message, TurnInfo};
+use crate::model::{Author, Message, TurnEnd, TurnInfo};
+use crate::mutant::{Mutant, removed};
 use crate::store::{Committed, Outcome};
 use crate::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +33,8 @@ pub(super) struct Overlay<'a> {
     turns: BTreeMap<TurnId, TurnRow>,
     turns_changed: BTreeSet<TurnId>,
     marks: Vec<Mark>,
+    elsewhere: BTreeSet<TurnId>,
+    stops: Vec<(TurnId, TurnEnd)>,
     rows: Vec<EventRow>,
     events: Vec<Arc<Event>>,
     /// The newest position, kept apart from the room because it is answered also when the room is deleted.
@@ -59,6 +62,8 @@ impl<'a> Overlay<'a> {
             turns: facts.turns.into_iter().map(|row| (row.info.id, row)).collect(),
             turns_changed: BTreeSet::new(),
             marks: facts.marks,
+            elsewhere: facts.elsewhere,
+            stops: Vec::new(),
             rows: Vec::new(),
             events: Vec::new(),
         }
@@ -74,6 +79,7 @@ impl<'a> Overlay<'a> {
             members: Vec::new(),
             removed: Vec::new(),
             turns: Vec::new(),
+            stops: self.stops,
             events: Vec::new(),
             committed: Committed {
                 seq: self.seq,
@@ -214,6 +220,16 @@ impl<'a> Overlay<'a> {
 
     pub(super) fn turn(&self, id: TurnId) -> Option<&TurnRow> {
         self.turns.get(&id)
+    }
+
+    /// Whether its text and its end are another engine's.
+    pub(super) fn is_elsewhere(&self, id: TurnId) -> bool {
+        self.elsewhere.contains(&id) && !removed(Mutant::Fence)
+    }
+
+    /// Asks the engine that runs a turn to end it like this.
+    pub(super) fn ask_to_stop(&mut self, id: TurnId, end: TurnEnd) {
+        self.stops.push((id, end));
     }
 
     /// All known turns, the oldest first.

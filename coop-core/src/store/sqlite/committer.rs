@@ -4,13 +4,14 @@
 
 use super::facts::{Loaded, load};
 use super::kept::{Changed, Kept};
-use super::users::Change;
-use super::write::Rows;
+use super::write::write;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::id::{RoomId, UserId};
 use crate::model::{Account, RoomInfo};
 use crate::store::plan::{Needs, NextIds, plan, plan_creation};
+use crate::store::sql::users::{Accounts, Change};
+use crate::store::sql::write::Rows;
 use crate::store::{Batch, Committed, NewAccount, NewRoom};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection, Pool, Sqlite};
@@ -122,11 +123,18 @@ fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>, next: &mut Option<Job>) ->
 
 async fn serve(connection: &mut SqliteConnection, ids: &mut NextIds, kept: &mut Kept, group: Group) {
     match group {
-        Group::User(new, reply) => drop(reply.send(super::users::create(connection, new).await)),
+        Group::User(new, reply) => drop(reply.send(accounts(connection).create(new).await)),
         Group::Change(user, change, reply) => {
-            drop(reply.send(super::users::change(connection, user, change).await));
+            drop(reply.send(accounts(connection).change(user, change).await));
         }
         Group::Parts(parts) => together_or_alone(connection, ids, kept, parts).await,
+    }
+}
+
+fn accounts(connection: &mut SqliteConnection) -> Accounts<'_, Sqlite> {
+    Accounts {
+        connection,
+        fault: super::fault::fault,
     }
 }
 
@@ -236,7 +244,7 @@ async fn decide_and_write(
         }
     };
     let Decided { answers, rows, changed } = decide(parts, facts, ids).map_err(Trouble::Retry)?;
-    rows.write(connection, begun).await?;
+    write(rows, connection, begun).await?;
     for (room, changed) in changed {
         kept.follow(room, changed);
     }

@@ -6,10 +6,10 @@
 
 use super::committer::Trouble;
 use super::fault::{commit_fault, open_fault};
-use super::write::Array;
 use crate::error::Result;
 use crate::id::{MessageId, RoomId, Seq, TurnId, UserId};
 use crate::store::plan::{Facts, Mark, Needs, NextIds};
+use crate::store::sql::write::Array;
 use crate::store::sql::{Reads, columns, get};
 use futures::TryStreamExt;
 use serde::Serialize;

@@ -1,6 +1,7 @@
 //! SQLite's failures in our words. What is shown to people names no path and no statement; those are in the source.
 
 use crate::error::Error;
+use crate::store::sql::users::unwritten;
 use sqlx::migrate::MigrateError;
 
 /// SQLite's primary result codes, as far as they tell people apart what to do.
@@ -42,11 +43,7 @@ pub(super) fn fault(error: sqlx::Error) -> Error {
 
 /// A failure of a commit: whatever it is, nothing was written or nobody knows.
 pub(super) fn commit_fault(error: sqlx::Error) -> Error {
-    let told = fault(error);
-    match told.kind() {
-        crate::ErrorKind::Internal => Error::unavailable("the database could not write this").with_source(told),
-        _ => told,
-    }
+    unwritten(fault(error))
 }
 
 /// A failure while opening.

@@ -57,6 +57,7 @@ impl Kept {
             turns,
             answers,
             marks,
+            ..
         } = needs
         else {
             return None;

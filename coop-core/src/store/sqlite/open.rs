@@ -2,8 +2,9 @@
 
 use super::facts::next_ids;
 use super::fault::{migration_fault, newer_schema, not_a_database, open_fault};
-use super::{Durability, SchemaStep, SqliteOptions};
+use super::{Durability, SqliteOptions};
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::SchemaStep;
 use crate::store::plan::NextIds;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePoolOptions, SqliteSynchronous};
@@ -103,19 +104,7 @@ pub(super) async fn schema(path: &Path) -> Result<Vec<SchemaStep>> {
     } else {
         Vec::new()
     };
-    let steps = MIGRATOR.iter().map(|step| SchemaStep {
-        version: step.version,
-        description: step.description.to_string(),
-        applied: applied.contains(&step.version),
-    });
-    let steps: Vec<_> = steps.collect();
-    match applied
-        .iter()
-        .all(|version| steps.iter().any(|step| step.version == *version))
-    {
-        true => Ok(steps),
-        false => Err(newer_schema()),
-    }
+    SchemaStep::all(&MIGRATOR, &applied).ok_or_else(newer_schema)
 }
 
 async fn applied(path: &Path) -> Result<Vec<i64>> {

@@ -1,8 +1,8 @@
 //! Every statement can be prepared against the migrated schema, and none reads a whole table where an index would do.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
-use super::{facts, open, users, write};
-use crate::store::sql;
+use super::{facts, open, write};
+use crate::store::sql::{self, users};
 use sqlx::{AssertSqlSafe, Pool, Row, Sqlite};
 
 async fn explained(pool: &Pool<Sqlite>, statement: &str) -> Vec<String> {

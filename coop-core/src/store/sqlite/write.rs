@@ -5,16 +5,10 @@
 
 use super::committer::Trouble;
 use super::fault::commit_fault;
-use crate::error::{Error, Result};
-use crate::id::RoomId;
-use crate::model::Meta;
-use crate::store::plan::{Creation, Discount, EventRow, MemberRow, MessageRow, Plan, RoomChange, RoomRow, TurnRow};
-use crate::store::sql::word_of;
+use crate::store::sql::write::Rows;
 use futures::TryStreamExt;
-use serde::Serialize;
 use sqlx::Executor;
 use sqlx::sqlite::SqliteConnection;
-use std::fmt::Write;
 
 /// What most commits write: `$1` rooms, `$2` new messages, `$3` members, `$4` turns, `$5` events.
 macro_rules! usual {
@@ -76,239 +70,48 @@ const BEFORE_COMMIT: [usize; 2] = [5, 10];
 
 const BEGIN: &str = "BEGIN IMMEDIATE";
 
-/// The rows of several rooms, as a JSON array for each kind.
-#[derive(Default)]
-pub(super) struct Rows {
-    rooms: Array,
-    messages: Array,
-    members: Array,
-    turns: Array,
-    events: Array,
-    updated: Array,
-    checkpoints: Array,
-    discounts: Array,
-    removed: Array,
-    deleted: Array,
-}
-
-impl Rows {
-    /// Adds what a batch made of its room.
-    pub(super) fn add_plan(&mut self, room: RoomId, plan: &Plan) -> Result<()> {
-        match &plan.room {
-            RoomChange::Keep => {}
-            RoomChange::Write(row) => self.add_room(row)?,
-            RoomChange::Delete => self.deleted.push(&room)?,
+/// Writes everything and commits the transaction, which may have `begun`.
+pub(super) async fn write(rows: Rows, connection: &mut SqliteConnection, begun: bool) -> Result<(), Trouble> {
+    // Where one room cannot begin, no other can.
+    let not_begun = |error| Trouble::GiveUp(commit_fault(error));
+    let usual = rows.is_usual();
+    let statements = match (usual, begun) {
+        (true, true) => WRITE_USUAL,
+        (true, false) => BEGIN_AND_WRITE_USUAL,
+        (false, true) => WRITE_ALL,
+        (false, false) => {
+            sqlx::query(BEGIN).execute(&mut *connection).await.map_err(not_begun)?;
+            WRITE_ALL
         }
-        plan.inserted.iter().try_for_each(|row| self.add_message(row))?;
-        plan.updated.iter().try_for_each(|row| self.add_update(row))?;
-        let mut checkpoints = plan.checkpoints.iter();
-        checkpoints.try_for_each(|(id, text)| self.checkpoints.push(&(id, text)))?;
-        plan.discounts.iter().try_for_each(|one| self.add_discount(room, one))?;
-        plan.members.iter().try_for_each(|row| self.add_member(room, row))?;
-        plan.removed
-            .iter()
-            .try_for_each(|user| self.removed.push(&(room, user)))?;
-        plan.turns.iter().try_for_each(|row| self.add_turn(row))?;
-        plan.events.iter().try_for_each(|row| self.add_event(room, row))
+    };
+    let begins = usize::from(usual && !begun);
+    let mut query = sqlx::query(statements);
+    for array in [rows.rooms, rows.messages, rows.members, rows.turns, rows.events] {
+        query = query.bind(array.finish());
     }
-
-    /// Adds a new room.
-    pub(super) fn add_creation(&mut self, new: &Creation) -> Result<()> {
-        let room = new.room.info.id;
-        self.add_room(&new.room)?;
-        new.message.iter().try_for_each(|row| self.add_message(row))?;
-        new.members.iter().try_for_each(|row| self.add_member(room, row))?;
-        new.events.iter().try_for_each(|row| self.add_event(room, row))
-    }
-
-    fn add_room(&mut self, row: &RoomRow) -> Result<()> {
-        let info = &row.info;
-        self.rooms.push(&(
-            info.id,
-            &info.name,
-            info.owner,
-            info.is_group,
-            info.is_ai_chat,
-            info.created_at.0,
-            row.epoch,
-            row.seq,
-            row.number,
-            row.members,
-        ))
-    }
-
-    fn add_message(&mut self, row: &MessageRow) -> Result<()> {
-        let message = &row.message;
-        self.messages.push(&(
-            message.id,
-            message.room,
-            row.number,
-            message.seq,
-            message.author.user,
-            &message.author.bot,
-            &message.author.name,
-            &message.text,
-            message.status.as_str(),
-            &message.error,
-            message.reply_to,
-            message.meta.as_ref().map(Meta::as_json),
-            &message.client_id,
-            row.body_hash.map(|hash| hex(&hash)),
-            message.created_at.0,
-            (message.edited_at.map(|at| at.0), message.deleted_at.map(|at| at.0)),
-        ))
-    }
-
-    fn add_update(&mut self, row: &MessageRow) -> Result<()> {
-        let message = &row.message;
-        self.updated.push(&(
-            message.id,
-            &message.text,
-            message.status.as_str(),
-            &message.error,
-            message.meta.as_ref().map(Meta::as_json),
-            message.edited_at.map(|at| at.0),
-            message.deleted_at.map(|at| at.0),
-        ))
-    }
-
-    fn add_discount(&mut self, room: RoomId, one: &Discount) -> Result<()> {
-        self.discounts.push(&(room, one.number, one.only, one.except))
-    }
-
-    fn add_member(&mut self, room: RoomId, row: &MemberRow) -> Result<()> {
-        let member = &row.member;
-        self.members.push(&(
-            room,
-            member.user,
-            &member.name,
-            word_of(member.role),
-            member.joined_at.0,
-            row.joined,
-            member.read,
-            row.read_number,
-            row.discount,
-            member.read_at.map(|at| at.0),
-        ))
-    }
-
-    fn add_turn(&mut self, row: &TurnRow) -> Result<()> {
-        let turn = &row.info;
-        let ending = turn.end.as_ref().map(serde_json::to_string).transpose();
-        self.turns.push(&(
-            turn.id,
-            turn.room,
-            &turn.bot,
-            turn.asked_by,
-            &row.asker,
-            turn.ask,
-            turn.ask_seq,
-            turn.message,
-            turn.status.as_str(),
-            ending.map_err(unwritable)?,
-            row.created_at.0,
-        ))
-    }
-
-    fn add_event(&mut self, room: RoomId, row: &EventRow) -> Result<()> {
-        self.events.push(&(
-            room,
-            row.seq,
-            row.kind.as_str(),
-            row.message,
-            row.turn,
-            row.user,
-            row.by,
-            &row.name,
-            row.position,
-            row.at.0,
-        ))
-    }
-
-    fn is_usual(&self) -> bool {
-        let rare = [
-            &self.updated,
-            &self.checkpoints,
-            &self.discounts,
-            &self.removed,
-            &self.deleted,
-        ];
-        rare.iter().all(|array| array.0.is_empty())
-    }
-
-    /// Writes everything and commits the transaction, which may have `begun`.
-    pub(super) async fn write(self, connection: &mut SqliteConnection, begun: bool) -> Result<(), Trouble> {
-        // Where one room cannot begin, no other can.
-        let not_begun = |error| Trouble::GiveUp(commit_fault(error));
-        let usual = self.is_usual();
-        let statements = match (usual, begun) {
-            (true, true) => WRITE_USUAL,
-            (true, false) => BEGIN_AND_WRITE_USUAL,
-            (false, true) => WRITE_ALL,
-            (false, false) => {
-                sqlx::query(BEGIN).execute(&mut *connection).await.map_err(not_begun)?;
-                WRITE_ALL
-            }
-        };
-        let begins = usize::from(usual && !begun);
-        let mut query = sqlx::query(statements);
-        for array in [self.rooms, self.messages, self.members, self.turns, self.events] {
+    if !usual {
+        for array in [
+            rows.updated,
+            rows.checkpoints,
+            rows.discounts,
+            rows.removed,
+            rows.deleted,
+        ] {
             query = query.bind(array.finish());
         }
-        if !usual {
-            for array in [
-                self.updated,
-                self.checkpoints,
-                self.discounts,
-                self.removed,
-                self.deleted,
-            ] {
-                query = query.bind(array.finish());
+    }
+    let mut steps = connection.fetch_many(query);
+    let mut done = 0;
+    loop {
+        match steps.try_next().await {
+            Ok(Some(step)) => done += usize::from(step.is_left()),
+            Ok(None) => return Ok(()),
+            Err(error) if done < begins => return Err(not_begun(error)),
+            Err(error) if done < begins + BEFORE_COMMIT[usize::from(!usual)] => {
+                return Err(Trouble::Retry(commit_fault(error)));
             }
-        }
-        let mut steps = connection.fetch_many(query);
-        let mut done = 0;
-        loop {
-            match steps.try_next().await {
-                Ok(Some(step)) => done += usize::from(step.is_left()),
-                Ok(None) => return Ok(()),
-                Err(error) if done < begins => return Err(not_begun(error)),
-                Err(error) if done < begins + BEFORE_COMMIT[usize::from(!usual)] => {
-                    return Err(Trouble::Retry(commit_fault(error)));
-                }
-                // The COMMIT itself: what it left behind is read when somebody asks again.
-                Err(error) => return Err(Trouble::GiveUp(commit_fault(error))),
-            }
+            // The COMMIT itself: what it left behind is read when somebody asks again.
+            Err(error) => return Err(Trouble::GiveUp(commit_fault(error))),
         }
     }
-}
-
-/// A JSON array that grows; empty text until it has an item.
-#[derive(Default)]
-pub(super) struct Array(String);
-
-impl Array {
-    pub(super) fn push(&mut self, item: &impl Serialize) -> Result<()> {
-        self.0.push(if self.0.is_empty() { '[' } else { ',' });
-        self.0.push_str(&serde_json::to_string(item).map_err(unwritable)?);
-        Ok(())
-    }
-
-    pub(super) fn finish(mut self) -> String {
-        self.0.push_str(if self.0.is_empty() { "[]" } else { "]" });
-        self.0
-    }
-}
-
-fn hex(hash: &[u8]) -> String {
-    let mut text = String::with_capacity(hash.len() * 2);
-    for byte in hash {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
-}
-
-fn unwritable(error: serde_json::Error) -> Error {
-    Error::internal("a row could not be written down").with_source(error)
 }

@@ -1,0 +1,220 @@
+//! Keeping up with the other engines on the same store: what they commit reaches the rooms in memory here, what they ask
+//! of this engine's turns is done, and turns whose engine is dead are ended.
+//!
+//! Everything is found by looking at the store every [`LOOK`]; a bus only makes it faster. Two tasks, so that a slow look
+//! does not cost the lease. This module applies no event itself: rooms are told that there is something to read.
+
+use crate::engine::Shared;
+use crate::error::Result;
+use crate::id::{RoomId, Seq};
+use crate::model::{TurnEnd, TurnStatus};
+use crate::mutant::{Mutant, removed};
+use crate::store::{Changes, Intent, LEASE, Look, OpenTurn, Others, RoomStore, Whose};
+use crate::writer;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+
+/// How often the store is asked what is new: how long something committed elsewhere may take to be seen here.
+const LOOK: Duration = Duration::from_millis(1_500);
+
+/// How often the lease is renewed.
+const HEARTBEAT: Duration = Duration::from_secs(3);
+
+/// How long before its lease ends, by its own clock, an engine takes it for lost: nobody else can have taken its turns by
+/// then.
+const MARGIN: Duration = Duration::from_secs(3);
+
+/// Begins to keep up, if there can be others.
+///
+/// # Errors
+/// `Unavailable` if the store does not answer.
+pub(crate) async fn begin(shared: &Arc<Shared>) -> Result<()> {
+    let Some(others) = shared.rooms.others() else {
+        return Ok(());
+    };
+    let asked = Instant::now();
+    shared.patiently(others.renew()).await??;
+    let look = shared.patiently(others.now()).await??;
+    shared.hold_lease(asked + LEASE - MARGIN);
+    shared.tasks.spawn(heartbeat(Arc::clone(shared), asked));
+    shared.tasks.spawn(keep_up(Arc::clone(shared), look));
+    Ok(())
+}
+
+/// Renews the lease. When that fails for too long the turns that run here end before others take them for dead.
+async fn heartbeat(shared: Arc<Shared>, mut renewed: Instant) {
+    let Some(others) = shared.rooms.others() else { return };
+    let mut next = renewed + HEARTBEAT;
+    let mut lost = false;
+    loop {
+        let end = renewed + LEASE - MARGIN;
+        let renewal = async {
+            sleep_until(next).await;
+            let asked = Instant::now();
+            timeout(HEARTBEAT, others.renew())
+                .await
+                .map(|done| done.map(|()| asked))
+        };
+        tokio::select! {
+            biased;
+            () = shared.flushing.cancelled() => return,
+            () = sleep_until(end), if !lost => {
+                lost = true;
+                tracing::error!("the lease of this engine is lost: what its bots were writing is cut short");
+                if !removed(Mutant::Lease) {
+                    shared.cancel_turns(None, &TurnEnd::new(TurnStatus::Interrupted));
+                }
+            }
+            answer = renewal => match answer {
+                Ok(Ok(asked)) => {
+                    (renewed, lost) = (asked, false);
+                    next = asked + HEARTBEAT;
+                    shared.hold_lease(asked + LEASE - MARGIN);
+                }
+                failed => {
+                    if let Ok(Err(error)) = failed {
+                        tracing::warn!(%error, "the lease of this engine could not be renewed");
+                    }
+                    next = Instant::now() + HEARTBEAT / 6;
+                }
+            }
+        }
+    }
+}
+
+async fn keep_up(shared: Arc<Shared>, mut look: Look) {
+    let Some(others) = shared.rooms.others() else { return };
+    let mut behind = BTreeMap::new();
+    let mut ticks = interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = shared.flushing.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let looked = async {
+            let changes = others.changes(look).await?;
+            look = changes.next;
+            if !removed(Mutant::Heads) {
+                follow(&shared, changes, &mut behind);
+            }
+            mind_turns(&shared, others).await
+        };
+        tokio::select! {
+            biased;
+            () = shared.flushing.cancelled() => return,
+            looked = shared.patiently(looked) => if let Ok(Err(error)) | Err(error) = looked {
+                tracing::warn!(%error, "what other engines did could not be looked at");
+            }
+        }
+    }
+}
+
+/// Tells rooms and readers here what has changed. `behind` holds the rooms that have not read it yet.
+fn follow(shared: &Arc<Shared>, changes: Changes, behind: &mut BTreeMap<RoomId, Seq>) {
+    behind.extend(changes.rooms);
+    behind.extend(changes.gone.into_iter().map(|room| (room, Seq(i64::MAX))));
+    behind.retain(|room, seq| match shared.in_memory(*room) {
+        Some(live) if live.seq() < *seq => {
+            shared.nudge(*room);
+            true
+        }
+        _ => false,
+    });
+    for (room, user) in changes.joined {
+        // A room in memory tells them itself when it reads the event.
+        if shared.in_memory(room).is_none() {
+            shared.readers_of(user).iter().for_each(|reader| reader.gained(room));
+        }
+    }
+    for user in changes.tokens_ended {
+        shared.tell_tokens_ended(user);
+    }
+}
+
+/// Does what is to be done about turns that have not ended.
+async fn mind_turns(shared: &Arc<Shared>, others: &dyn Others) -> Result<()> {
+    let open = others.open_turns().await?;
+    for turn in &open {
+        let info = &turn.info;
+        let orphaned = match turn.whose {
+            Whose::Nobodys => true,
+            _ => removed(Mutant::Lease) && turn.whose == Whose::Anothers,
+        };
+        if orphaned {
+            end_orphan(shared, turn);
+        } else if turn.whose == Whose::Mine {
+            match &turn.stop {
+                Some(end) => {
+                    if let Some(running) = shared.running(info.id) {
+                        running.cancel(end.clone());
+                    }
+                }
+                None if info.status == TurnStatus::Queued && !is_busy(&open, turn) => propose(shared, turn),
+                None => {}
+            }
+        } else if info.status == TurnStatus::Streaming {
+            grow(shared, &*shared.rooms, turn).await?;
+        }
+    }
+    Ok(())
+}
+
+fn is_busy(open: &[OpenTurn], turn: &OpenTurn) -> bool {
+    let same = |other: &&OpenTurn| other.info.room == turn.info.room && other.info.bot == turn.info.bot;
+    let mut of_bot = open.iter().filter(same);
+    of_bot.any(|other| other.info.status == TurnStatus::Streaming)
+}
+
+/// Ends a turn whose engine is dead, and proposes the next of its bot. The text of its last checkpoint is kept.
+fn end_orphan(shared: &Arc<Shared>, turn: &OpenTurn) {
+    let intent = Intent::EndTurn {
+        turn: turn.info.id,
+        end: TurnEnd::new(TurnStatus::Interrupted),
+        text: None,
+    };
+    submit(shared, turn, intent);
+}
+
+/// Whoever was to start a turn of this engine when the one before it ended has not: it was closing, or has died.
+fn propose(shared: &Arc<Shared>, turn: &OpenTurn) {
+    let Some(bot) = shared.bot(&turn.info.bot) else { return };
+    let intent = Intent::StartTurn {
+        bot: turn.info.bot.clone(),
+        name: bot.profile.name.clone(),
+    };
+    submit(shared, turn, intent);
+}
+
+/// Nobody waits for it: what fails is found again by the next look.
+fn submit(shared: &Arc<Shared>, turn: &OpenTurn, intent: Intent) {
+    if shared.ending.is_cancelled() {
+        return;
+    }
+    let (shared, room, bot) = (Arc::clone(shared), turn.info.room, turn.info.bot.clone());
+    let tasks = shared.tasks.clone();
+    tasks.spawn(async move {
+        if let Err(error) = writer::submit(&shared, room, intent, vec![bot]).await {
+            tracing::debug!(%room, %error, "a turn left behind could not be minded yet");
+        }
+    });
+}
+
+/// Shows the readers here what another engine's turn has written up to its last checkpoint.
+async fn grow(shared: &Arc<Shared>, rooms: &dyn RoomStore, turn: &OpenTurn) -> Result<()> {
+    let Some(live) = shared.in_memory(turn.info.room) else {
+        return Ok(());
+    };
+    let Some(tape) = turn.info.message.and_then(|message| live.tape(message)) else {
+        return Ok(());
+    };
+    if let Some(message) = rooms.message(turn.info.room, tape.message.id).await? {
+        if tape.extend(&message.text) {
+            live.grown();
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,213 @@
+//! The rows of plans as JSON arrays, one array per kind of row, so that one statement writes all rows of its kind. How
+//! a database takes them apart, and in which transaction, is its own affair.
+
+use crate::error::{Error, Result};
+use crate::id::RoomId;
+use crate::model::Meta;
+use crate::store::plan::{Creation, Discount, EventRow, MemberRow, MessageRow, Plan, RoomChange, RoomRow, TurnRow};
+use crate::store::sql::word_of;
+use serde::Serialize;
+use std::fmt::Write;
+
+/// The rows of several rooms, as a JSON array for each kind.
+#[derive(Default)]
+pub(in crate::store) struct Rows {
+    pub(in crate::store) rooms: Array,
+    pub(in crate::store) messages: Array,
+    pub(in crate::store) members: Array,
+    pub(in crate::store) turns: Array,
+    pub(in crate::store) events: Array,
+    pub(in crate::store) updated: Array,
+    pub(in crate::store) checkpoints: Array,
+    pub(in crate::store) discounts: Array,
+    pub(in crate::store) removed: Array,
+    pub(in crate::store) deleted: Array,
+    /// Only where several engines write.
+    pub(in crate::store) stops: Array,
+}
+
+impl Rows {
+    /// Adds what a batch made of its room.
+    pub(in crate::store) fn add_plan(&mut self, room: RoomId, plan: &Plan) -> Result<()> {
+        match &plan.room {
+            RoomChange::Keep => {}
+            RoomChange::Write(row) => self.add_room(row)?,
+            RoomChange::Delete => self.deleted.push(&room)?,
+        }
+        plan.inserted.iter().try_for_each(|row| self.add_message(row))?;
+        plan.updated.iter().try_for_each(|row| self.add_update(row))?;
+        let mut checkpoints = plan.checkpoints.iter();
+        checkpoints.try_for_each(|(id, text)| self.checkpoints.push(&(id, text)))?;
+        plan.discounts.iter().try_for_each(|one| self.add_discount(room, one))?;
+        plan.members.iter().try_for_each(|row| self.add_member(room, row))?;
+        plan.removed
+            .iter()
+            .try_for_each(|user| self.removed.push(&(room, user)))?;
+        plan.turns.iter().try_for_each(|row| self.add_turn(row))?;
+        plan.stops.iter().try_for_each(|(turn, end)| {
+            let end = serde_json::to_string(end).map_err(unwritable)?;
+            self.stops.push(&(turn, end))
+        })?;
+        plan.events.iter().try_for_each(|row| self.add_event(room, row))
+    }
+
+    /// Adds a new room.
+    pub(in crate::store) fn add_creation(&mut self, new: &Creation) -> Result<()> {
+        let room = new.room.info.id;
+        self.add_room(&new.room)?;
+        new.message.iter().try_for_each(|row| self.add_message(row))?;
+        new.members.iter().try_for_each(|row| self.add_member(room, row))?;
+        new.events.iter().try_for_each(|row| self.add_event(room, row))
+    }
+
+    fn add_room(&mut self, row: &RoomRow) -> Result<()> {
+        let info = &row.info;
+        self.rooms.push(&(
+            info.id,
+            &info.name,
+            info.owner,
+            info.is_group,
+            info.is_ai_chat,
+            info.created_at.0,
+            row.epoch,
+            row.seq,
+            row.number,
+            row.members,
+        ))
+    }
+
+    fn add_message(&mut self, row: &MessageRow) -> Result<()> {
+        let message = &row.message;
+        self.messages.push(&(
+            message.id,
+            message.room,
+            row.number,
+            message.seq,
+            message.author.user,
+            &message.author.bot,
+            &message.author.name,
+            &message.text,
+            message.status.as_str(),
+            &message.error,
+            message.reply_to,
+            message.meta.as_ref().map(Meta::as_json),
+            &message.client_id,
+            row.body_hash.map(|hash| hex(&hash)),
+            message.created_at.0,
+            (message.edited_at.map(|at| at.0), message.deleted_at.map(|at| at.0)),
+        ))
+    }
+
+    fn add_update(&mut self, row: &MessageRow) -> Result<()> {
+        let message = &row.message;
+        self.updated.push(&(
+            message.id,
+            &message.text,
+            message.status.as_str(),
+            &message.error,
+            message.meta.as_ref().map(Meta::as_json),
+            message.edited_at.map(|at| at.0),
+            message.deleted_at.map(|at| at.0),
+        ))
+    }
+
+    fn add_discount(&mut self, room: RoomId, one: &Discount) -> Result<()> {
+        self.discounts.push(&(room, one.number, one.only, one.except))
+    }
+
+    fn add_member(&mut self, room: RoomId, row: &MemberRow) -> Result<()> {
+        let member = &row.member;
+        self.members.push(&(
+            room,
+            member.user,
+            &member.name,
+            word_of(member.role),
+            member.joined_at.0,
+            row.joined,
+            member.read,
+            row.read_number,
+            row.discount,
+            member.read_at.map(|at| at.0),
+        ))
+    }
+
+    fn add_turn(&mut self, row: &TurnRow) -> Result<()> {
+        let turn = &row.info;
+        let ending = turn.end.as_ref().map(serde_json::to_string).transpose();
+        self.turns.push(&(
+            turn.id,
+            turn.room,
+            &turn.bot,
+            turn.asked_by,
+            &row.asker,
+            turn.ask,
+            turn.ask_seq,
+            turn.message,
+            turn.status.as_str(),
+            ending.map_err(unwritable)?,
+            row.created_at.0,
+        ))
+    }
+
+    fn add_event(&mut self, room: RoomId, row: &EventRow) -> Result<()> {
+        self.events.push(&(
+            room,
+            row.seq,
+            row.kind.as_str(),
+            row.message,
+            row.turn,
+            row.user,
+            row.by,
+            &row.name,
+            row.position,
+            row.at.0,
+        ))
+    }
+
+    /// Whether there are only new rooms, messages, members, turns and events, as most commits make.
+    pub(in crate::store) fn is_usual(&self) -> bool {
+        let rare = [
+            &self.updated,
+            &self.checkpoints,
+            &self.discounts,
+            &self.removed,
+            &self.deleted,
+            &self.stops,
+        ];
+        rare.iter().all(|array| array.is_empty())
+    }
+}
+
+/// A JSON array that grows; empty text until it has an item.
+#[derive(Default)]
+pub(in crate::store) struct Array(String);
+
+impl Array {
+    pub(in crate::store) fn push(&mut self, item: &impl Serialize) -> Result<()> {
+        self.0.push(if self.0.is_empty() { '[' } else { ',' });
+        self.0.push_str(&serde_json::to_string(item).map_err(unwritable)?);
+        Ok(())
+    }
+
+    pub(in crate::store) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(in crate::store) fn finish(mut self) -> String {
+        self.0.push_str(if self.0.is_empty() { "[]" } else { "]" });
+        self.0
+    }
+}
+
+fn hex(hash: &[u8]) -> String {
+    let mut text = String::with_capacity(hash.len() * 2);
+    for byte in hash {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+fn unwritable(error: serde_json::Error) -> Error {
+    Error::internal("a row could not be written down").with_source(error)
+}
