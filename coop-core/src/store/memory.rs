@@ -28,6 +28,8 @@ pub struct MemoryStore {
     closed: AtomicBool,
     /// Which of the engines that use the world together has this handle.
     engine: Option<EngineId>,
+    /// Whether the world cannot be reached, for this handle and its clones.
+    cut_off: Arc<AtomicBool>,
 }
 
 impl Clone for MemoryStore {
@@ -36,6 +38,7 @@ impl Clone for MemoryStore {
             world: self.world.clone(),
             closed: AtomicBool::new(self.closed.load(Ordering::Acquire)),
             engine: self.engine,
+            cut_off: Arc::clone(&self.cut_off),
         }
     }
 }
@@ -54,6 +57,7 @@ impl MemoryStore {
             world: self.world.clone(),
             closed: AtomicBool::new(false),
             engine: None,
+            cut_off: Arc::default(),
         }
     }
 
@@ -66,12 +70,22 @@ impl MemoryStore {
             world: self.world.clone(),
             closed: AtomicBool::new(false),
             engine: Some(world.shared.enlist()),
+            cut_off: Arc::default(),
         }
+    }
+
+    /// For tests: lets this handle and its clones lose the world, as a server loses its database, or find it again. Others
+    /// are not concerned. Until then every call fails as `Unavailable`.
+    pub fn cut_off(&self, is: bool) {
+        self.cut_off.store(is, Ordering::Release);
     }
 
     fn world(&self) -> Result<MutexGuard<'_, World>> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::closed());
+        }
+        if self.cut_off.load(Ordering::Acquire) {
+            return Err(Error::unavailable("the world cannot be reached"));
         }
         // A panic while it was held cannot have left half a commit: rows are written only by code that cannot fail.
         Ok(self.world.lock().unwrap_or_else(PoisonError::into_inner))

@@ -234,6 +234,7 @@ impl Drop for Cluster {
             let server = server.get_mut().unwrap_or_else(PoisonError::into_inner);
             server.kill();
             let _ = fs::remove_dir_all(&server.folder);
+            let _ = fs::remove_file(server.folder.with_extension("log"));
         }
     }
 }
@@ -249,7 +250,7 @@ fn folder() -> PathBuf {
             .to_str()
             .and_then(|name| name.strip_prefix(prefix)?.split('-').next());
         if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
-            let _ = fs::remove_dir_all(entry.path());
+            let _ = fs::remove_dir_all(entry.path()).or_else(|_| fs::remove_file(entry.path()));
         }
     }
     let count = COUNT.fetch_add(1, Ordering::Relaxed);

@@ -8,6 +8,7 @@ mod faults;
 mod governing;
 mod isolation;
 mod layers;
+mod others;
 mod readers;
 mod residence;
 mod rooms;

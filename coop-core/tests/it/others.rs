@@ -1,0 +1,388 @@
+//! Several engines on one store, without a bus: one order, nothing skipped, every turn run by one of them and ended once.
+//!
+//! Each check is run over the store in memory on a paused clock, and over a real PostgreSQL.
+
+use crate::scene::{Answering, Strings, a_moment, is_end, kind, next, notices, puppet, reads, until};
+use coop_core::mutant::Mutant;
+use coop_core::store::Store;
+use coop_core::store::memory::MemoryStore;
+use coop_core::{
+    BotLimits, Engine, ErrorKind, Event, GoneReason, Room, Seq, Subscription, TurnEnd, TurnHandle, TurnStatus, User,
+};
+use futures::StreamExt;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long something done at one engine may take to be effective at another.
+const SEEN: Duration = Duration::from_secs(2);
+
+/// An engine with the bot `ann` on a store that it shares.
+struct Server {
+    engine: Engine,
+    ann: Strings,
+    alice: User,
+    bob: User,
+}
+
+impl Server {
+    async fn new(store: impl Store) -> Self {
+        let (bot, ann) = puppet("ann", BotLimits::default());
+        let builder = Engine::builder(store)
+            .bot(bot)
+            .checkpoint_every(Duration::from_millis(100));
+        let engine = builder.build().await.unwrap();
+        let (alice, bob) = (person(&engine, "alice").await, person(&engine, "bob").await);
+        Self {
+            engine,
+            ann,
+            alice,
+            bob,
+        }
+    }
+
+    async fn close(&self) {
+        self.engine.close(Duration::ZERO).await;
+    }
+}
+
+async fn person(engine: &Engine, name: &str) -> User {
+    match engine.find_user(name).await {
+        Ok(user) => user,
+        Err(_) => engine.create_user(name).await.unwrap(),
+    }
+}
+
+/// Two servers, and alice's room at the first with bob in it, as he sees it at the second.
+struct Pair {
+    one: Server,
+    two: Server,
+    room: Room,
+    bobs: Room,
+}
+
+impl Pair {
+    async fn new(stores: (impl Store, impl Store)) -> Self {
+        let (one, two) = (Server::new(stores.0).await, Server::new(stores.1).await);
+        let room = one.alice.create_room("lab").await.unwrap();
+        room.invite(&one.bob).await.unwrap();
+        let bobs = two.bob.room(room.id()).await.unwrap();
+        Self { one, two, room, bobs }
+    }
+
+    async fn close(&self) {
+        self.one.close().await;
+        self.two.close().await;
+    }
+
+    /// Alice asks, and the first server's bot begins to answer.
+    async fn ask(&mut self) -> (TurnHandle, Answering) {
+        let sent = self.room.send("/ann why?").await.unwrap();
+        (sent.turn.unwrap(), self.one.ann.next().await)
+    }
+}
+
+/// Stores for as many servers as a check wants: in memory.
+fn in_memory() -> impl Fn() -> MemoryStore {
+    let world = MemoryStore::new();
+    move || world.join()
+}
+
+macro_rules! checks {
+    ($($check:ident),* $(,)?) => {
+        mod memory {
+            $(#[tokio::test(start_paused = true)]
+            async fn $check() {
+                let store = super::in_memory();
+                super::$check(super::Pair::new((store(), store())).await).await;
+            })*
+        }
+
+        #[cfg(feature = "postgres")]
+        mod postgres {
+            use coop_core::store::postgres::PostgresStore;
+            use coop_core::testing::postgres::shared;
+
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $check() {
+                let Some(cluster) = shared(stringify!($check)) else { return };
+                let url = cluster.database();
+                let stores = (PostgresStore::open(&url).await.unwrap(), PostgresStore::open(&url).await.unwrap());
+                super::$check(super::Pair::new(stores).await).await;
+            })*
+        }
+    };
+}
+
+checks!(
+    all_readers_see_one_order,
+    what_is_said_elsewhere_comes_without_anything_said_here,
+    an_invitation_is_heard_at_the_server_of_the_invited,
+    a_removal_is_effective_at_the_other_server,
+    a_deleted_room_is_gone_at_the_other_server,
+    an_answer_is_one_text_at_both_servers,
+    a_stop_reaches_the_server_of_the_turn,
+    a_question_that_waits_is_stopped_from_anywhere,
+    what_a_closing_server_leaves_waiting_is_answered_by_the_other,
+    a_resend_at_another_server_is_not_doubled,
+);
+
+async fn texts(events: &mut Subscription, count: usize) -> Vec<(Seq, String)> {
+    let mut said = Vec::new();
+    while said.len() < count {
+        if let Event::MessagePosted { seq, message, .. } = next(events).await {
+            said.push((seq, message.text.clone()));
+        }
+    }
+    said
+}
+
+async fn all_readers_see_one_order(pair: Pair) {
+    const EACH: usize = 60;
+    let mut readers = Vec::new();
+    for room in [&pair.room, &pair.bobs, &pair.bobs] {
+        readers.push(reads(room).await.1);
+    }
+    let say = |room: &Room, who: &'static str| {
+        let room = room.clone();
+        tokio::spawn(async move {
+            for count in 0..EACH {
+                room.send(format!("{who} {count}")).await.unwrap();
+            }
+        })
+    };
+    let said = [say(&pair.room, "alice"), say(&pair.bobs, "bob")];
+    let mut seen = Vec::new();
+    for reader in &mut readers {
+        seen.push(texts(reader, 2 * EACH).await);
+    }
+    for said in said {
+        said.await.unwrap();
+    }
+    for (one, other) in seen[0].iter().zip(&seen[0][1..]) {
+        assert_eq!(one.0.next(), other.0, "no hole and nothing twice");
+    }
+    assert_eq!(seen[0], seen[1]);
+    assert_eq!(seen[0], seen[2]);
+    for who in ["alice", "bob"] {
+        let of_one: Vec<_> = seen[0].iter().filter(|(_, text)| text.starts_with(who)).collect();
+        let sent: Vec<_> = (0..EACH).map(|count| format!("{who} {count}")).collect();
+        assert!(
+            of_one.iter().map(|(_, text)| text).eq(&sent),
+            "in the order of being sent"
+        );
+    }
+    pair.close().await;
+}
+
+async fn what_is_said_elsewhere_comes_without_anything_said_here(pair: Pair) {
+    let mut bobs = reads(&pair.bobs).await.1;
+    for text in ["one", "two"] {
+        pair.room.send(text).await.unwrap();
+        let said = timeout(SEEN, texts(&mut bobs, 1)).await.expect("seen in time");
+        assert_eq!(said[0].1, text);
+    }
+    pair.close().await;
+}
+
+async fn an_invitation_is_heard_at_the_server_of_the_invited(pair: Pair) {
+    let mut bobs = pair.two.bob.subscribe().await.unwrap();
+    let other = pair.one.alice.create_room("another").await.unwrap();
+    other.invite(&pair.one.bob).await.unwrap();
+    let gained = |event: &Event| matches!(event, Event::RoomGained { entry } if entry.info.id == other.id());
+    timeout(SEEN, until(&mut bobs, gained)).await.expect("heard in time");
+    other.send("welcome").await.unwrap();
+    let said = |event: &Event| event.message().is_some_and(|message| message.text == "welcome");
+    timeout(SEEN, until(&mut bobs, said)).await.expect("heard in time");
+    pair.close().await;
+}
+
+async fn a_removal_is_effective_at_the_other_server(pair: Pair) {
+    let mut bobs = reads(&pair.bobs).await.1;
+    pair.room.remove(pair.one.bob.id()).await.unwrap();
+    let gone = |event: &Event| {
+        matches!(
+            event,
+            Event::Gone {
+                reason: GoneReason::Removed,
+                ..
+            }
+        )
+    };
+    timeout(SEEN, until(&mut bobs, gone)).await.expect("effective in time");
+    assert_eq!(kind(pair.bobs.send("still here?").await), ErrorKind::NotFound);
+    pair.room.send("among us").await.unwrap();
+    assert!(bobs.next().await.is_none(), "nothing of the room any more");
+    pair.close().await;
+}
+
+async fn a_deleted_room_is_gone_at_the_other_server(pair: Pair) {
+    let mut bobs = reads(&pair.bobs).await.1;
+    pair.room.delete_room().await.unwrap();
+    let gone = |event: &Event| {
+        matches!(
+            event,
+            Event::Gone {
+                reason: GoneReason::Deleted,
+                ..
+            }
+        )
+    };
+    timeout(SEEN, until(&mut bobs, gone)).await.expect("effective in time");
+    assert_eq!(kind(pair.bobs.send("hello?").await), ErrorKind::NotFound);
+    pair.close().await;
+}
+
+/// How a turn ended, and with which text.
+fn end_of(events: &[Event]) -> (TurnEnd, String) {
+    let ends: Vec<_> = events.iter().filter(|event| is_end(event)).collect();
+    let [Event::TurnEnded { end, text, .. }] = ends[..] else {
+        panic!("one end, not {ends:?}")
+    };
+    (TurnEnd::clone(end), text.to_string())
+}
+
+async fn an_answer_is_one_text_at_both_servers(mut pair: Pair) {
+    let (mut alices, mut bobs) = (reads(&pair.room).await.1, reads(&pair.bobs).await.1);
+    let (turn, answering) = pair.ask().await;
+    answering.say("first, ").await.unwrap();
+    let started = |event: &Event| matches!(event, Event::TurnStarted { .. });
+    timeout(SEEN, until(&mut bobs, started)).await.expect("seen in time");
+    answering.say("second, ").await.unwrap();
+    // It grows at the other server too, which does not take the first for dead meanwhile.
+    let grown = |event: &Event| matches!(event, Event::Delta { text, .. } if text.contains("second"));
+    timeout(SEEN * 2, until(&mut bobs, grown)).await.expect("it grows");
+    sleep(SEEN * 2).await;
+    let late = reads(&pair.bobs).await;
+    answering.say("then the rest").await.unwrap();
+    answering.finish();
+    let here = until(&mut alices, is_end).await;
+    let there = timeout(SEEN, until(&mut bobs, is_end)).await.expect("seen in time");
+    let mut late = late.1;
+    let later = timeout(SEEN, until(&mut late, is_end)).await.expect("seen in time");
+    let expected = (TurnStatus::Done, "first, second, then the rest".to_owned());
+    for events in [here, there, later] {
+        let (end, text) = end_of(&events);
+        assert_eq!((end.status, text), expected);
+    }
+    assert_eq!(turn.ended().await.unwrap().status, TurnStatus::Done);
+    assert!(!pair.two.ann.has_next(), "one server answers");
+    pair.close().await;
+}
+
+async fn a_stop_reaches_the_server_of_the_turn(mut pair: Pair) {
+    let mut bobs = reads(&pair.bobs).await.1;
+    let (turn, answering) = pair.ask().await;
+    let started = |event: &Event| matches!(event, Event::TurnStarted { .. });
+    until(&mut bobs, started).await;
+    answering.say("half an ").await.unwrap();
+    // Older than the last checkpoint by then, so that only the server of the turn knows it.
+    pair.bobs.stop(turn.id()).await.unwrap();
+    answering.say("answer").await.unwrap();
+    let there = timeout(SEEN * 2, until(&mut bobs, is_end)).await.expect("seen in time");
+    let (end, text) = end_of(&there);
+    assert_eq!(end.status, TurnStatus::Stopped);
+    assert_eq!(end, TurnEnd::stopped(pair.two.bob.id()));
+    assert_eq!(text, "half an answer");
+    assert!(answering.dropped().is_some(), "the bot is stopped");
+    assert_eq!(turn.ended().await.unwrap(), end);
+    pair.close().await;
+}
+
+async fn a_question_that_waits_is_stopped_from_anywhere(mut pair: Pair) {
+    let (_, answering) = pair.ask().await;
+    let waiting = pair.room.send("/ann and why that?").await.unwrap().turn.unwrap();
+    pair.bobs.stop(waiting.id()).await.unwrap();
+    assert_eq!(waiting.ended().await.unwrap().status, TurnStatus::Stopped);
+    answering.finish();
+    a_moment().await;
+    assert!(!pair.one.ann.has_next(), "it does not start");
+    pair.close().await;
+}
+
+async fn what_a_closing_server_leaves_waiting_is_answered_by_the_other(mut pair: Pair) {
+    let (first, _answering) = pair.ask().await;
+    let waiting = pair.bobs.send("/ann and mine?").await.unwrap().turn.unwrap();
+    pair.one.close().await;
+    let answering = timeout(SEEN * 2, pair.two.ann.next()).await.expect("taken up in time");
+    answering.say("yours").await.unwrap();
+    answering.finish();
+    assert_eq!(waiting.ended().await.unwrap().status, TurnStatus::Done);
+    assert_eq!(kind(first.ended().await), ErrorKind::Closed);
+    let history = pair.bobs.history(coop_core::Range::Newest, 10).await.unwrap();
+    let cut = history
+        .messages
+        .iter()
+        .find(|message| message.reply_to.is_some())
+        .unwrap();
+    assert_eq!(cut.status, coop_core::MessageStatus::Interrupted);
+    pair.two.close().await;
+}
+
+async fn a_resend_at_another_server_is_not_doubled(pair: Pair) {
+    let bob_at_one = pair.one.bob.room(pair.room.id()).await.unwrap();
+    let draft = || coop_core::Draft::from("once").client_id("a");
+    let first = bob_at_one.send(draft()).await.unwrap();
+    let again = pair.bobs.send(draft()).await.unwrap();
+    assert_eq!(first.message.id, again.message.id);
+    let other = coop_core::Draft::from("twice").client_id("a");
+    assert_eq!(kind(pair.bobs.send(other).await), ErrorKind::Conflict);
+    pair.close().await;
+}
+
+/// A server that loses the store while its bot answers is taken for dead, and what it says afterwards changes nothing.
+async fn a_server_that_lost_the_store_loses_its_turns() {
+    let stores = in_memory();
+    let lost = stores();
+    let mut pair = Pair::new((lost.clone(), stores())).await;
+    let (mut alices, mut bobs) = (reads(&pair.room).await.1, reads(&pair.bobs).await.1);
+    let (turn, answering) = pair.ask().await;
+    answering.say("kept").await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    lost.cut_off(true);
+    answering.say(" and lost").await.unwrap();
+    let cut = Instant::now();
+    let waiting = pair.bobs.send("/ann and mine?").await.unwrap().turn.unwrap();
+    let there = timeout(Duration::from_secs(15), until(&mut bobs, is_end))
+        .await
+        .expect("found dead in time");
+    let (end, text) = end_of(&there);
+    assert_eq!((end.status, text.as_str()), (TurnStatus::Interrupted, "kept"));
+    let dropped = answering.dropped().expect("it has given up by itself");
+    assert!(dropped - cut < Duration::from_secs(8), "before others took its turn");
+    // The next question is answered by the server that lives.
+    pair.two.ann.next().await.finish();
+    assert_eq!(waiting.ended().await.unwrap().status, TurnStatus::Done);
+    lost.cut_off(false);
+    let here = timeout(Duration::from_secs(15), until(&mut alices, is_end))
+        .await
+        .expect("seen in time");
+    assert_eq!(end_of(&here), (end.clone(), text), "the same end as everyone saw");
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(turn.ended().await.unwrap(), end);
+    pair.room.send("back again").await.unwrap();
+    assert_eq!(texts(&mut bobs, 1).await[0].1, "back again");
+    pair.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_zombie_changes_nothing() {
+    a_server_that_lost_the_store_loses_its_turns().await;
+}
+
+#[test]
+fn a_server_without_one_of_its_safety_mechanisms_is_noticed() {
+    let pair = async || {
+        let store = in_memory();
+        Pair::new((store(), store())).await
+    };
+    notices(Mutant::Gate, || async { all_readers_see_one_order(pair().await).await });
+    notices(Mutant::Heads, || async {
+        what_is_said_elsewhere_comes_without_anything_said_here(pair().await).await;
+    });
+    notices(Mutant::Fence, || async {
+        a_stop_reaches_the_server_of_the_turn(pair().await).await
+    });
+    notices(Mutant::Lease, || async {
+        an_answer_is_one_text_at_both_servers(pair().await).await
+    });
+}
