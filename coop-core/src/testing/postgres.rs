@@ -162,6 +162,19 @@ impl Cluster {
     /// # Panics
     /// If it fails.
     pub fn run(&self, statement: &str) -> String {
+        self.psql(&self.url, statement)
+    }
+
+    /// The same in one of its databases.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub fn run_in(&self, database: &str, statement: &str) -> String {
+        self.psql(&self.url_of(database), statement)
+    }
+
+    #[allow(clippy::unused_self, reason = "it is this server's program")]
+    fn psql(&self, url: &str, statement: &str) -> String {
         let psql = programs().map_or_else(|| PathBuf::from("psql"), |programs| programs.join("psql"));
         let mut command = Command::new(psql);
         command.args([
@@ -174,7 +187,7 @@ impl Cluster {
             "-c",
             statement,
             "-d",
-            &self.url,
+            url,
         ]);
         let output = command.output().unwrap_or_else(|error| panic!("psql: {error}"));
         let said = String::from_utf8_lossy(&output.stderr);
@@ -191,6 +204,21 @@ impl Cluster {
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = \
              'client backend'",
         );
+    }
+
+    /// Has commits wait for the standby of this name.
+    ///
+    /// # Panics
+    /// If the server refuses.
+    pub fn wait_for_standby(&self, name: &str) {
+        self.run(&format!("ALTER SYSTEM SET synchronous_standby_names = '{name}'"));
+        self.run("SELECT pg_reload_conf()");
+        let begun = Instant::now();
+        let sync = "SELECT COUNT(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+        while self.run(sync) != "1" {
+            assert!(begun.elapsed() < START, "the standby does not follow");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Kills the server as a power cut would.
@@ -341,7 +369,8 @@ impl Server {
         let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
         let mut command = Command::new("kill");
         command.args([&format!("-{signal}"), &parent.to_string()]);
-        let _ = command.args(children.split_whitespace()).status();
+        // Some of them may have ended meanwhile.
+        let _ = command.args(children.split_whitespace()).stderr(Stdio::null()).status();
     }
 
     fn kill(&mut self) {

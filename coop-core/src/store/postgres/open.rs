@@ -13,11 +13,17 @@ use tokio::time::timeout;
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
+/// What an address begins with.
+const SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
+
 /// The oldest server that has all that is asked of it here.
 const OLDEST: i32 = 140_000;
 
 /// How every connection to this address is opened. What an address says of `options` is kept.
 pub(super) fn connecting(url: &str) -> Result<PgConnectOptions> {
+    if !SCHEMES.iter().any(|scheme| url.starts_with(scheme)) {
+        return Err(Error::bad_request("this is not the address of a PostgreSQL database"));
+    }
     let given = PgConnectOptions::from_str(url).map_err(open_fault)?;
     let named = given.get_application_name().is_some();
     let connect = given
