@@ -192,6 +192,8 @@ impl Tables {
                 .iter()
                 .map(|(user, seq)| self.mark(room, *user, *seq))
                 .collect(),
+            // One engine has this store alone.
+            ..Facts::default()
         }
     }
 

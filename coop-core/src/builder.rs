@@ -67,6 +67,13 @@ impl Engine {
         EngineBuilder::new(Arc::clone(&store) as Arc<dyn RoomStore>, store)
     }
 
+    /// Begins an engine on a store that was chosen at run time, such as by
+    /// [its address](crate::store::connect::connect).
+    #[must_use]
+    pub fn builder_on(store: Arc<dyn Store>) -> EngineBuilder {
+        EngineBuilder::new(Arc::clone(&store) as Arc<dyn RoomStore>, store)
+    }
+
     /// Begins an engine on a room store, with the application's own users.
     ///
     /// ```
@@ -378,6 +385,13 @@ impl EngineBuilder {
     #[must_use]
     pub fn users(mut self, users: impl UserStore) -> Self {
         self.users = Arc::new(users);
+        self
+    }
+
+    /// With the users of a store that was chosen at run time.
+    #[must_use]
+    pub fn users_of(mut self, store: Arc<dyn Store>) -> Self {
+        self.users = store;
         self
     }
 

@@ -211,10 +211,9 @@ async fn grow(shared: &Arc<Shared>, rooms: &dyn RoomStore, turn: &OpenTurn) -> R
     let Some(tape) = turn.info.message.and_then(|message| live.tape(message)) else {
         return Ok(());
     };
-    if let Some(message) = rooms.message(turn.info.room, tape.message.id).await? {
-        if tape.extend(&message.text) {
-            live.grown();
-        }
+    let message = rooms.message(turn.info.room, tape.message.id).await?;
+    if message.is_some_and(|message| tape.extend(&message.text)) {
+        live.grown();
     }
     Ok(())
 }

@@ -15,6 +15,8 @@ use async_trait::async_trait;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub mod connect;
 pub mod memory;
 pub mod plan;
 #[cfg(feature = "postgres")]

@@ -7,11 +7,10 @@ mod schema;
 mod serve;
 mod tokens;
 
-use crate::config::{Config, Flags, SETTINGS, Setting, default_file, duration};
+use crate::config::{Config, Database, Flags, SETTINGS, Setting, default_file, duration};
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches, Subcommand};
 use coop_core::{Error, ErrorKind};
 use std::fmt;
-use std::path::Path;
 use std::time::Duration;
 
 /// Why the program ends with something else than 0.
@@ -36,9 +35,9 @@ impl Fault {
         }
     }
 
-    /// This file cannot be opened.
-    fn opening(path: &Path, error: &Error) -> Self {
-        Self::Database(format!("the database {} cannot be used: {error}", path.display()))
+    /// This database cannot be opened.
+    fn opening(database: &Database, error: &Error) -> Self {
+        Self::Database(format!("the database {database} cannot be used: {error}"))
     }
 }
 

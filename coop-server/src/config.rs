@@ -12,8 +12,9 @@ pub(crate) use settings::{Flags, SETTINGS, Setting};
 
 use coop_server::{Limits, Secret};
 use settings::{Environment, Layers};
+use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Everything that can be said, with its values.
@@ -80,6 +81,37 @@ pub(crate) enum Database {
     File(PathBuf),
     /// Nowhere: gone with the process.
     Memory,
+    /// On a PostgreSQL server.
+    Postgres(PostgresUrl),
+}
+
+/// The address of a database on a PostgreSQL server. It may hold a password, and shows none.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct PostgresUrl(String);
+
+impl fmt::Display for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, rest) = self.0.split_once("://").unwrap_or(("postgres", ""));
+        let (place, _) = rest.split_once('?').unwrap_or((rest, ""));
+        let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
+        write!(f, "{scheme}://{place}")
+    }
+}
+
+impl fmt::Debug for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Memory => f.write_str("in memory"),
+            Self::Postgres(url) => write!(f, "{url}"),
+        }
+    }
 }
 
 impl Config {
@@ -94,7 +126,9 @@ impl Config {
     fn of(flags: Flags, environment: Environment) -> Result<Self, String> {
         let layers = Layers::find(flags, environment)?;
         layers.optional("redis", |_| {
-            Err::<(), _>("several servers are not supported; this is one server, and its database is SQLite".into())
+            Err::<(), _>(
+                "there is no bus between servers yet; servers on one PostgreSQL database find each other there".into(),
+            )
         })?;
         let listen: SocketAddr = layers.one("listen", |text| {
             text.parse()
@@ -148,6 +182,9 @@ impl Config {
             let secret = Secret::read(path).map_err(|error| format!("the secret in {}: {error}", path.display()))?;
             return Ok(Some(secret));
         }
+        if let Database::Postgres(_) = self.database {
+            return self.database.kept_secret().map(Some);
+        }
         if self.listen.ip().is_loopback() {
             return Ok(None);
         }
@@ -170,6 +207,10 @@ impl Database {
     /// A secret made up once and kept beside the file, so that starting again logs nobody out.
     fn kept_secret(&self) -> Result<Secret, String> {
         match self {
+            Self::Postgres(_) => Err(
+                "COOP_JWT_SECRET or COOP_JWT_SECRET_FILE is required with PostgreSQL: all servers on it need the same secret"
+                    .to_owned(),
+            ),
             Self::Memory => Secret::random().map_err(|error| format!("no token secret could be made: {error}")),
             Self::File(path) => {
                 let mut kept = path.clone().into_os_string();
@@ -180,14 +221,32 @@ impl Database {
         }
     }
 
-    /// The file, for what makes no sense without one.
+    /// Its address, which may hold a password.
+    pub(crate) fn address(&self) -> String {
+        match self {
+            Self::File(path) => format!("sqlite:{}", path.display()),
+            Self::Memory => "sqlite::memory:".to_owned(),
+            Self::Postgres(url) => url.0.clone(),
+        }
+    }
+
+    /// What kind of database it is.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::File(_) | Self::Memory => "sqlite",
+            Self::Postgres(_) => "postgres",
+        }
+    }
+
+    /// Whether it is there before anything makes it. A server's is asked later.
     ///
     /// # Errors
     /// Words for a database in memory.
-    pub(crate) fn file(&self) -> Result<&Path, String> {
+    pub(crate) fn is_there(&self) -> Result<bool, String> {
         match self {
-            Self::File(path) => Ok(path),
-            Self::Memory => Err("a database in memory is its server's alone; this needs a file".to_owned()),
+            Self::File(path) => Ok(path.exists()),
+            Self::Postgres(_) => Ok(true),
+            Self::Memory => Err("a database in memory is its server's alone; this needs one that stays".to_owned()),
         }
     }
 }
@@ -218,11 +277,17 @@ fn database(url: &str) -> Result<Database, String> {
             "" => Err("sqlite: needs a file".to_owned()),
             path => Ok(Database::File(path.into())),
         },
+        None if ["postgres://", "postgresql://"]
+            .iter()
+            .any(|scheme| url.starts_with(scheme)) =>
+        {
+            Ok(Database::Postgres(PostgresUrl(url.to_owned())))
+        }
         None => {
             // What stands behind it may be a password.
             let scheme = url.split_once(':').map_or("this", |(scheme, _)| scheme);
             Err(format!(
-                "{scheme} is not supported; it is sqlite:FILE or sqlite::memory:"
+                "{scheme} is not supported; it is sqlite:FILE, sqlite::memory: or postgres://…"
             ))
         }
     }

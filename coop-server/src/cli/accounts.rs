@@ -1,16 +1,15 @@
 //! Accounts by hand. Adding one and giving another password go on beside a running server, which sees both at the next
-//! request; removing one needs the database for itself, because the rooms have to know.
+//! request; removing one needs a SQLite file for itself, because the rooms have to know.
 
 use super::serve::with_bots;
 use super::{Fault, print};
-use crate::config::Config;
+use crate::config::{Config, Database};
 use coop_core::password::{Cost, Passwords, check_rules};
 use coop_core::store::memory::MemoryStore;
-use coop_core::store::sqlite::SqliteStore;
-use coop_core::store::{RoomStore, UserStore};
+use coop_core::store::{Store, connect};
 use coop_core::{Engine, ErrorKind, User};
 use std::io::Read;
-use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// More is no password.
@@ -20,23 +19,23 @@ const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 
 /// Makes an account.
 pub(super) async fn add(config: &Config, name: &str, email: &str, from_stdin: bool) -> Result<(), Fault> {
-    let path = config.database.file().map_err(Fault::Usage)?;
+    let database = lasting(config)?;
     let (password, made_up) = new_password(from_stdin)?;
-    let user = people(config, path).await?.register(name, email, password).await?;
+    let user = people(config, database).await?.register(name, email, password).await?;
     eprintln!("{} is user {}.", user.name(), user.id());
     made_up.map_or(Ok(()), |password| print(&password))
 }
 
 /// Gives somebody another password.
 pub(super) async fn password(config: &Config, name: &str, from_stdin: bool) -> Result<(), Fault> {
-    let path = existing(config)?;
+    let database = existing(config)?;
     let (password, made_up) = new_password(from_stdin)?;
-    let user = find(&people(config, path).await?, name).await?;
+    let user = find(&people(config, database).await?, name).await?;
     let email = user.account().email.as_deref().unwrap_or("");
     check_rules(&password, user.name(), email).map_err(|words| Fault::Usage(words.to_owned()))?;
     let hash = Passwords::new(Cost::default()).hash(password).await;
     let hash = hash.map_err(|error| Fault::Running(error.to_string()))?;
-    let users = beside(path).await?;
+    let users = beside(database).await?;
     let done = users.set_password(user.id(), &hash).await;
     users.close().await;
     done?;
@@ -46,21 +45,23 @@ pub(super) async fn password(config: &Config, name: &str, from_stdin: bool) -> R
 
 /// Takes somebody out of all rooms and removes the account. Their messages stay.
 pub(super) async fn delete(config: &Config, name: &str) -> Result<(), Fault> {
-    let path = existing(config)?;
+    let database = existing(config)?;
     // The lock: a server that runs would go on showing them as a member.
-    let rooms = SqliteStore::open(path).await.map_err(|error| match error.kind() {
-        ErrorKind::InUse => Fault::Database("a server is running on this database; stop it first".to_owned()),
-        _ => Fault::opening(path, &error),
-    })?;
-    let users = beside(path).await?;
-    let engine = Engine::builder(rooms).build().await?;
-    let done = leave_and_remove(&engine, &users, name).await;
+    let rooms = connect::connect(&database.address())
+        .await
+        .map_err(|error| match error.kind() {
+            ErrorKind::InUse => Fault::Database("a server is running on this database; stop it first".to_owned()),
+            _ => Fault::opening(database, &error),
+        })?;
+    let users = beside(database).await?;
+    let engine = Engine::builder_on(rooms).build().await?;
+    let done = leave_and_remove(&engine, &*users, name).await;
     users.close().await;
     engine.close(Duration::ZERO).await;
     done
 }
 
-async fn leave_and_remove(engine: &Engine, users: &SqliteStore, name: &str) -> Result<(), Fault> {
+async fn leave_and_remove(engine: &Engine, users: &dyn Store, name: &str) -> Result<(), Fault> {
     let user = find(engine, name).await?;
     let entries = user.rooms().await?;
     let owned = entries.iter().filter(|entry| entry.info.owner == user.id());
@@ -83,10 +84,10 @@ async fn leave_and_remove(engine: &Engine, users: &SqliteStore, name: &str) -> R
     Ok(())
 }
 
-/// The users of a file, as an engine without any of its rooms sees them: nothing there is touched. The bots are known,
+/// The users of a database, as an engine without any of its rooms sees them: nothing there is touched. The bots are known,
 /// because their names are nobody's.
-pub(super) async fn people(config: &Config, path: &Path) -> Result<Engine, Fault> {
-    let builder = Engine::builder_with(MemoryStore::new(), beside(path).await?);
+pub(super) async fn people(config: &Config, database: &Database) -> Result<Engine, Fault> {
+    let builder = Engine::builder(MemoryStore::new()).users_of(beside(database).await?);
     Ok(with_bots(config, builder).build().await?)
 }
 
@@ -97,18 +98,24 @@ pub(super) async fn find(engine: &Engine, name: &str) -> Result<User, Fault> {
     })
 }
 
+/// The database, which must not be one in memory.
+fn lasting(config: &Config) -> Result<&Database, Fault> {
+    config.database.is_there().map_err(Fault::Usage)?;
+    Ok(&config.database)
+}
+
 /// The database, which must be there already.
-pub(super) fn existing(config: &Config) -> Result<&Path, Fault> {
-    let path = config.database.file().map_err(Fault::Usage)?;
-    match path.exists() {
-        true => Ok(path),
-        false => Err(Fault::Database(format!("there is no database {}", path.display()))),
+pub(super) fn existing(config: &Config) -> Result<&Database, Fault> {
+    let database = &config.database;
+    match database.is_there().map_err(Fault::Usage)? {
+        true => Ok(database),
+        false => Err(Fault::Database(format!("there is no database {database}"))),
     }
 }
 
-async fn beside(path: &Path) -> Result<SqliteStore, Fault> {
-    let store = SqliteStore::open_tool(path).await;
-    store.map_err(|error| Fault::opening(path, &error))
+async fn beside(database: &Database) -> Result<Arc<dyn Store>, Fault> {
+    let store = connect::connect_tool(&database.address()).await;
+    store.map_err(|error| Fault::opening(database, &error))
 }
 
 /// A password, and once more if it was made up and has to be shown.

@@ -4,8 +4,8 @@ use super::Fault;
 use super::log::{self, Look};
 use crate::config::{BotKind, Config, Database};
 use coop_bots::MockBot;
+use coop_core::store::connect;
 use coop_core::store::memory::MemoryStore;
-use coop_core::store::sqlite::SqliteStore;
 use coop_core::{Engine, EngineBuilder, ErrorKind};
 use coop_server::{Api, Secret, serve as run};
 use std::io::Write;
@@ -69,12 +69,10 @@ async fn try_out(config: &Config) -> Result<bool, Fault> {
 }
 
 async fn open(database: &Database) -> Result<EngineBuilder, Fault> {
-    let store = match database {
-        Database::Memory => SqliteStore::memory().await,
-        Database::File(path) => SqliteStore::open(path).await,
-    };
-    let path = database.file().unwrap_or(Path::new("in memory"));
-    Ok(Engine::builder(store.map_err(|error| Fault::opening(path, &error))?))
+    let store = connect::connect(&database.address()).await;
+    Ok(Engine::builder_on(
+        store.map_err(|error| Fault::opening(database, &error))?,
+    ))
 }
 
 /// The engine with the bots that are configured.
@@ -110,12 +108,17 @@ fn api(config: &Config, engine: Engine, secret: Secret) -> Result<Api, Fault> {
 async fn introduce(config: &Config, engine: &Engine, look: Look) {
     let database = match &config.database {
         Database::Memory => "in memory, gone at the end".to_owned(),
-        Database::File(path) => {
-            let steps = SqliteStore::schema(path).await.unwrap_or_default();
+        lasting => {
+            let steps = connect::schema(&lasting.address()).await.unwrap_or_default();
             let schema = steps.last().map_or(0, |step| step.version);
-            format!("{}, schema {schema}", path.display())
+            format!("{lasting}, schema {schema}")
         }
     };
+    let bus = match &config.database {
+        Database::Postgres(_) => "none: other servers are seen in the database, within 2 s",
+        _ => "none: one server",
+    };
+    let kind = config.database.kind();
     let accounts = match config.registration {
         true => "anybody may register",
         false => "registration is closed; `coop-server user add` makes accounts",
@@ -124,10 +127,10 @@ async fn introduce(config: &Config, engine: &Engine, look: Look) {
     let bots = if bots.is_empty() { "none".to_owned() } else { bots };
     match look {
         Look::Text => eprintln!(
-            "coop-server {version} (sqlite)\n  database  {database}\n  bus       none: one server\n  bots      {bots}\n  \
+            "coop-server {version} ({kind})\n  database  {database}\n  bus       {bus}\n  bots      {bots}\n  \
              accounts  {accounts}"
         ),
-        Look::Json => tracing::info!(version, database, bus = "none", bots, accounts, "starting"),
+        Look::Json => tracing::info!(version, database, bus, bots, accounts, "starting"),
     }
 }
 

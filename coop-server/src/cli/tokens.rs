@@ -27,9 +27,9 @@ pub(super) async fn make(config: &Config, name: &str, ttl: Option<Duration>, qui
 /// Prints whose token this is and how long it is still good.
 pub(super) async fn check(config: &Config, token: &str) -> Result<(), Fault> {
     let refused = || Fault::Running("this is not a token of this server, or not good any more".to_owned());
-    let path = existing(config)?;
+    let database = existing(config)?;
     let (id, left) = maker(config, config.token_ttl)?.check(token).ok_or_else(refused)?;
-    let found = people(config, path).await?.user(id).await;
+    let found = people(config, database).await?.user(id).await;
     let user = found.map_err(|error| match error.kind() {
         ErrorKind::NotFound => Fault::Running(format!("this was a token of user {id}, who is gone")),
         _ => error.into(),

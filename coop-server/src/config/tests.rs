@@ -80,7 +80,7 @@ fn who_said_what_is_wrong_is_told() {
         (said(&[("bots", "a=mock:large")], &[]), "--bot: a mock has no model"),
         (
             said(&[("redis", "redis://user:password@host")], &[]),
-            "--redis: several servers are not supported; this is one server, and its database is SQLite",
+            "--redis: there is no bus between servers yet; servers on one PostgreSQL database find each other there",
         ),
         (
             said(&[], &[("COOP_DATABASE_URL", "postgres://user:password@host/x")]),
@@ -209,6 +209,10 @@ fn databases() {
     );
     assert_eq!(database("sqlite::memory:"), Ok(Database::Memory));
     assert!(database("sqlite:").is_err());
+    let kept = database("postgres://anne:secret@db.example:5433/coop?sslmode=verify-full&password=secret").unwrap();
+    assert_eq!(kept.to_string(), "postgres://db.example:5433/coop");
+    assert!(!format!("{kept:?}").contains("secret"));
+    assert!(kept.address().contains("secret"), "it is used as it was given");
     assert!(database("secret").is_err_and(|words| !words.contains("secret")));
 }
 

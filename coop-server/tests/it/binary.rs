@@ -14,7 +14,7 @@ pub(crate) struct Program {
     pub(crate) address: SocketAddr,
 }
 
-fn command(folder: &Path) -> Command {
+pub(crate) fn command(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_coop-server"));
     command
         .current_dir(folder)
@@ -72,6 +72,11 @@ impl Program {
 
     pub(crate) fn http(&self) -> Http {
         Http::new(self.address)
+    }
+
+    /// As `kill -9` does.
+    pub(crate) async fn kill(&mut self) {
+        self.child.kill().await.unwrap();
     }
 
     pub(crate) async fn ends_with(mut self) -> Option<i32> {

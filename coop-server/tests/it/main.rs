@@ -16,5 +16,6 @@ mod receipts;
 mod rights;
 mod secrets;
 mod server;
+mod several;
 mod socket;
 mod tokens;
