@@ -6,8 +6,9 @@ CARGO ?= cargo
 # Tests that cannot run here append `name<TAB>reason` to this file. Absolute, because each crate's tests run in its folder.
 export COOP_SKIPS ?= $(CURDIR)/target/skips.tsv
 
-# What a build needs beyond Rust, as `command:Debian,packages`.
+# What a build needs beyond Rust, and what tests want, as `command:Debian,packages`. Without the latter tests are skipped.
 NEEDS := cc:gcc,libc6-dev
+WANTS := pg_ctlcluster:postgresql psql:postgresql-client
 
 .DEFAULT_GOAL := help
 .PHONY: help test lint bench system
@@ -40,15 +41,19 @@ bench: system ## Run the benchmarks
 	$(CARGO) bench -p coop-benches --locked
 
 system: ## Install missing system packages (on Debian, as root) or say what is missing
-	@missing= packages=; \
-	for need in $(NEEDS); do \
-		command -v "$${need%%:*}" > /dev/null && continue; \
-		missing="$$missing $${need%%:*}"; packages="$$packages $${need#*:}"; \
+	@needed= wanted= packages=; \
+	for part in $(NEEDS); do \
+		command -v "$${part%%:*}" > /dev/null || { needed="$$needed $${part%%:*}"; packages="$$packages $${part#*:}"; }; \
 	done; \
-	[ -n "$$missing" ] || exit 0; \
+	for part in $(WANTS); do \
+		command -v "$${part%%:*}" > /dev/null || { wanted="$$wanted $${part%%:*}"; packages="$$packages $${part#*:}"; }; \
+	done; \
+	[ -n "$$packages" ] || exit 0; \
 	packages="$${packages//,/ }"; \
 	if [ -f /etc/debian_version ] && [ "$$(id -u)" = 0 ]; then \
 		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$packages; \
+	elif [ -n "$$needed" ]; then \
+		echo "missing:$$needed (on Debian:$$packages)" >&2; exit 1; \
 	else \
-		echo "missing:$$missing (on Debian:$$packages)" >&2; exit 1; \
+		echo "some tests will be skipped without:$$wanted (on Debian:$$packages)" >&2; \
 	fi

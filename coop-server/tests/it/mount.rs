@@ -194,3 +194,37 @@ async fn what_is_needed_to_build() {
     let proxied = proxied.trusted_proxies(vec!["10.0.0.0/8".to_owned(), "10.0.0.0/33".to_owned()]);
     assert!(matches!(refused(proxied), BuildError::BadProxy(bad) if bad == "10.0.0.0/33"));
 }
+
+/// Under axum, at its root and below a prefix, which axum takes away before the service sees the path.
+#[tokio::test]
+async fn axum_serves_it_wherever_it_is_mounted() {
+    for prefix in ["", "/chat"] {
+        let (engine, anna) = engine().await;
+        let api = builder(engine).trust_identity(true).build().unwrap();
+        let router = match prefix {
+            "" => axum::Router::new().fallback_service(api.clone()),
+            prefix => axum::Router::new().nest_service(prefix, api.clone()),
+        };
+        let app = router.layer(axum::Extension(Identity::of(anna)));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        let http = Http::new(address);
+        let draft = json!({ "name": "lab", "is_group": true });
+        let made = http
+            .send("POST", &format!("{prefix}/api/chats"), &[], Some(&draft))
+            .await;
+        assert_eq!(made.status, 200, "{made:?}");
+        let request = format!("ws://{address}{prefix}/ws").into_client_request().unwrap();
+        let mut socket = Ws::try_open(address, request)
+            .await
+            .unwrap_or_else(|status| panic!("{status}"));
+        socket.join(made.json()["id"].as_i64().unwrap()).await;
+        socket.say(made.json()["id"].as_i64().unwrap(), "through axum").await;
+        assert_eq!(socket.of_type("message").await["message"]["content"], "through axum");
+        api.close_sockets().await;
+        assert_eq!(socket.close_code().await, Some(1012));
+        let nothing = http.send("GET", &format!("{prefix}/nowhere"), &[], None).await;
+        assert_eq!(nothing.status, 404);
+    }
+}

@@ -1,6 +1,8 @@
 //! Each example is run as somebody would run it, and says exactly what it should.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod servers;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
