@@ -1,0 +1,89 @@
+//! A load program over real sockets: what a delivered message, an answer, an idle socket and a come-and-go cost the
+//! server, and whether anything is lost, doubled or out of order.
+//!
+//! `cargo run --release -p coop-benches --bin swarm -- [SCENARIO …] [--quick] [--json FILE]`; without a scenario all of
+//! them. Each server is a process of its own, whose CPU time and memory are read from `/proc`. Three take part: ours, which
+//! stores each message durably before it delivers it; a bare fastwebsockets server, which writes it to each socket in turn
+//! and stores nothing; and a loop of plain writes of the same bytes, the floor.
+
+mod clients;
+mod report;
+mod scenarios;
+mod servers;
+
+use report::Report;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// What can go wrong here ends the program, in its own words.
+type Anything<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// What was asked for.
+struct Wish {
+    scenarios: Vec<String>,
+    /// Everything small: whether it works, not what it costs.
+    quick: bool,
+    json: Option<PathBuf>,
+}
+
+impl Wish {
+    fn read(mut words: impl Iterator<Item = String>) -> Anything<Self> {
+        let mut wish = Self {
+            scenarios: Vec::new(),
+            quick: false,
+            json: None,
+        };
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                "--quick" => wish.quick = true,
+                "--json" => wish.json = Some(words.next().ok_or("--json needs a file")?.into()),
+                known if scenarios::NAMES.contains(&known) => wish.scenarios.push(word),
+                other => {
+                    let names = scenarios::NAMES.join(", ");
+                    return Err(format!("{other}? There are --quick, --json FILE and {names}.").into());
+                }
+            }
+        }
+        Ok(wish)
+    }
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("swarm: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Anything<()> {
+    if let Ok(what) = std::env::var(servers::AS_SERVER) {
+        let (kind, port_file) = what.split_once(' ').ok_or("what server?")?;
+        return servers::be(kind, Path::new(port_file));
+    }
+    let wish = Wish::read(std::env::args().skip(1))?;
+    servers::open_many_files()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let mut report = Report::default();
+    for name in scenarios::NAMES {
+        if wish.scenarios.is_empty() || wish.scenarios.iter().any(|wanted| wanted == name) {
+            let cpu = servers::cpu_of("self")?;
+            let begun = std::time::Instant::now();
+            runtime.block_on(scenarios::play(name, wish.quick, &mut report))?;
+            let share = (servers::cpu_of("self")? - cpu).as_secs_f64() / begun.elapsed().as_secs_f64();
+            if share > 1.8 {
+                println!("  the load itself took {share:.1} cores: the servers had to wait for it");
+            }
+        }
+    }
+    if let Some(path) = wish.json {
+        std::fs::write(path, report.json())?;
+    }
+    Ok(())
+}

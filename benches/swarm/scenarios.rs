@@ -1,0 +1,525 @@
+//! What the load does. Each scenario starts the servers it wants, checks that everything arrives as it should, and tells
+//! its figures.
+
+use crate::Anything;
+use crate::clients::{Clock, Heard, Label, PATIENCE, connect, connect_all, connect_narrow, hear, join, masked};
+use crate::report::{Figure, Report};
+use crate::servers::{Ours, Server, plain};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+/// All of them, in the order in which they are played.
+pub(crate) const NAMES: [&str; 7] = ["fanout", "paced", "answer", "rooms", "idle", "churn", "slow"];
+
+/// The bytes of a message's content.
+const CONTENT: usize = 100;
+
+pub(crate) async fn play(name: &str, quick: bool, report: &mut Report) -> Anything<()> {
+    match name {
+        "fanout" => fanout(quick, report).await,
+        "paced" => paced(quick, report).await,
+        "answer" => answer(quick, report).await,
+        "rooms" => rooms(quick, report).await,
+        "idle" => idle(quick, report).await,
+        "churn" => churn(quick, report).await,
+        _ => slow(quick, report).await,
+    }
+}
+
+/// Sockets of all people of a server, who have joined the rooms they are in.
+async fn joined(ours: &Ours, rooms: &[Vec<usize>]) -> Anything<Vec<TcpStream>> {
+    let paths = ours.tokens.iter().map(|token| format!("/ws?token={token}")).collect();
+    let mut sockets = connect_all(ours.server.address, paths).await?;
+    for (person, socket) in sockets.iter_mut().enumerate() {
+        let mine = rooms
+            .iter()
+            .zip(&ours.rooms)
+            .filter(|(members, _)| members.contains(&person));
+        let mine: Vec<i64> = mine.map(|(_, room)| *room).collect();
+        join(socket, &mine).await?;
+    }
+    Ok(sockets)
+}
+
+/// A message to our server.
+fn said(room: i64, label: Label) -> Vec<u8> {
+    let content = label.content(CONTENT);
+    masked(format!(r#"{{"type":"message","chat_id":{room},"content":"{content}"}}"#).as_bytes())
+}
+
+fn micros(cost: Duration, deliveries: usize) -> f64 {
+    cost.as_secs_f64() * 1e6 / deliveries as f64
+}
+
+// One room, one message after the other.
+
+async fn fanout(quick: bool, report: &mut Report) -> Anything<()> {
+    let sizes: &[(usize, usize)] = if quick {
+        &[(20, 100)]
+    } else {
+        &[(100, 2_000), (1_000, 400)]
+    };
+    for &(members, messages) in sizes {
+        for in_flight in [1, 8] {
+            report.scenario(&format!(
+                "fanout: {members} members, {in_flight} in flight; µs of server CPU per delivered message"
+            ));
+            let rounds = if quick { 1 } else { 3 };
+            let mut taken = [const { Vec::new() }; 3];
+            for _ in 0..rounds {
+                let everybody: Vec<usize> = (0..members).collect();
+                let ours = Ours::start(members, std::slice::from_ref(&everybody)).await?;
+                let sockets = joined(&ours, std::slice::from_ref(&everybody)).await?;
+                let room = ours.rooms[0];
+                let (cost, length) =
+                    talk(&ours.server, sockets, messages, in_flight, |label| said(room, label)).await?;
+                taken[0].push(cost);
+                drop(ours);
+                for (kind, taken) in ["bare", "floor"].into_iter().zip(&mut taken[1..]) {
+                    let server = plain(kind, members)?;
+                    let sockets = connect_all(server.address, vec!["/".to_owned(); members]).await?;
+                    // As long as ours turn out to be.
+                    let frame = |label: Label| masked(label.content(length).as_bytes());
+                    taken.push(talk(&server, sockets, messages, in_flight, frame).await?.0);
+                }
+            }
+            let [ours, bare, floor] = taken.map(Figure::of);
+            let name = format!("fanout {members} {in_flight}");
+            report.tell(&name, "ours, stored first", "µs", &ours, Some(("bare", bare.median)));
+            report.tell(
+                &name,
+                "bare fastwebsockets",
+                "µs",
+                &bare,
+                Some(("the floor", floor.median)),
+            );
+            report.tell(&name, "plain writes, the floor", "µs", &floor, None);
+            if bare.median > 1.7 * floor.median {
+                println!("  the bare server is not a good one here: more than 1.7 times the floor");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Says messages through the first sockets, so many on their way at a time, until everybody has all of them. The server's
+/// CPU time per delivery in microseconds, and how long a message is.
+async fn talk(
+    server: &Server,
+    sockets: Vec<TcpStream>,
+    messages: usize,
+    in_flight: usize,
+    frame: impl Fn(Label) -> Vec<u8>,
+) -> Anything<(f64, usize)> {
+    let members = sockets.len();
+    let arrived: Arc<Vec<AtomicUsize>> = Arc::new((0..messages).map(|_| AtomicUsize::new(0)).collect());
+    let window = Arc::new(Semaphore::new(in_flight));
+    let mut tasks = JoinSet::new();
+    let mut writings = Vec::new();
+    for socket in sockets {
+        let (mut reading, writing) = socket.into_split();
+        writings.push(writing);
+        let (arrived, window) = (Arc::clone(&arrived), Arc::clone(&window));
+        tasks.spawn(async move {
+            hear(&mut reading, |_, label, heard| {
+                if let Some(label) = label {
+                    let message = label.number * in_flight + label.sender;
+                    if arrived[message].fetch_add(1, Ordering::AcqRel) + 1 == members {
+                        window.add_permits(1);
+                    }
+                }
+                Ok(heard.messages == messages)
+            })
+            .await
+        });
+    }
+    let before = server.cpu()?;
+    for message in 0..messages {
+        timeout(PATIENCE, window.acquire()).await??.forget();
+        let (sender, number) = (message % in_flight, message / in_flight);
+        writings[sender]
+            .write_all(&frame(Label {
+                room: 0,
+                sender,
+                number,
+            }))
+            .await?;
+    }
+    let heard = all(tasks).await?;
+    let cost = server.cpu()? - before;
+    Ok((micros(cost, messages * members), heard[0].length))
+}
+
+/// What everybody heard, which must be the same.
+async fn all(mut tasks: JoinSet<Anything<Heard>>) -> Anything<Vec<Heard>> {
+    let mut all = Vec::new();
+    while let Some(heard) = tasks.join_next().await {
+        all.push(heard??);
+    }
+    Heard::compare(&all)?;
+    Ok(all)
+}
+
+// Many rooms at a steady pace.
+
+/// How a pace went.
+struct Pace {
+    /// How long each delivery took, in microseconds, in ascending order.
+    delays: Vec<u64>,
+    cost: Duration,
+}
+
+impl Pace {
+    fn percentile(&self, hundredth: usize) -> f64 {
+        let at = (self.delays.len() * hundredth / 100).min(self.delays.len().saturating_sub(1));
+        self.delays.get(at).map_or(f64::NAN, |delay| *delay as f64 / 1e3)
+    }
+}
+
+/// Has the members of rooms talk in turn, so many messages a second in all. Who is `deaf` neither talks nor reads.
+async fn keep_pace(
+    ours: &Ours,
+    rooms: &[Vec<usize>],
+    sockets: Vec<TcpStream>,
+    deaf: &[usize],
+    rate: usize,
+    time: Duration,
+) -> Anything<Pace> {
+    let people = sockets.len();
+    let total = (rate as f64 * time.as_secs_f64()) as usize;
+    let clock = Arc::new(Clock::new());
+    let sent: Arc<Vec<AtomicU64>> = Arc::new((0..total).map(|_| AtomicU64::new(0)).collect());
+    // Which message this is of all: each person's own numbers in each room, in the order of being sent.
+    let turns: Vec<(usize, usize, usize)> = turns(rooms, deaf, total);
+    let mut index = std::collections::HashMap::new();
+    for (message, turn) in turns.iter().enumerate() {
+        index.insert(*turn, message);
+    }
+    let index = Arc::new(index);
+    let mut due = vec![0; people];
+    for (room, ..) in &turns {
+        rooms[*room].iter().for_each(|person| due[*person] += 1);
+    }
+    let (mut tasks, mut writings, mut kept) = (JoinSet::new(), Vec::new(), Vec::new());
+    for (person, socket) in sockets.into_iter().enumerate() {
+        let (mut reading, writing): (OwnedReadHalf, _) = socket.into_split();
+        writings.push(writing);
+        if deaf.contains(&person) {
+            kept.push(reading);
+            continue;
+        }
+        let (clock, sent, index, due) = (Arc::clone(&clock), Arc::clone(&sent), Arc::clone(&index), due[person]);
+        tasks.spawn(async move {
+            let mut delays = Vec::with_capacity(due);
+            if due == 0 {
+                return Ok((Heard::default(), delays));
+            }
+            let heard = hear(&mut reading, |_, label, heard| {
+                if let Some(Label { room, sender, number }) = label {
+                    let message = index.get(&(room, sender, number)).ok_or("a message nobody sent")?;
+                    delays.push(clock.micros() - sent[*message].load(Ordering::Acquire));
+                }
+                Ok(heard.messages == due)
+            })
+            .await?;
+            Anything::Ok((heard, delays))
+        });
+    }
+    let before = ours.server.cpu()?;
+    let begun = Instant::now();
+    let mut ticks = interval(Duration::from_millis(2));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut next = 0;
+    while next < total {
+        ticks.tick().await;
+        let now = ((begun.elapsed().as_secs_f64() * rate as f64) as usize).min(total);
+        for message in next..now {
+            let (room, sender, number) = turns[message];
+            sent[message].store(clock.micros(), Ordering::Release);
+            let frame = said(ours.rooms[room], Label { room, sender, number });
+            writings[sender].write_all(&frame).await?;
+        }
+        next = now;
+    }
+    let (mut delays, mut all) = (Vec::new(), Vec::new());
+    while let Some(heard) = tasks.join_next().await {
+        let (heard, some) = heard??;
+        delays.extend(some);
+        all.push(heard);
+    }
+    Heard::compare(&all)?;
+    let cost = ours.server.cpu()? - before;
+    delays.sort_unstable();
+    drop((writings, kept));
+    Ok(Pace { delays, cost })
+}
+
+/// Who says what where: the rooms in turn, and in each its members in turn.
+fn turns(rooms: &[Vec<usize>], deaf: &[usize], total: usize) -> Vec<(usize, usize, usize)> {
+    let mut said = std::collections::HashMap::new();
+    let turn = |message: usize| {
+        let room = message % rooms.len();
+        let talking: Vec<_> = rooms[room].iter().filter(|person| !deaf.contains(person)).collect();
+        let sender = *talking[message / rooms.len() % talking.len()];
+        let number = said.entry((room, sender)).or_insert(0);
+        *number += 1;
+        (room, sender, *number - 1)
+    };
+    (0..total).map(turn).collect()
+}
+
+async fn paced(quick: bool, report: &mut Report) -> Anything<()> {
+    let (count, rate, time) = if quick { (5, 100, 1) } else { (50, 1_000, 15) };
+    report.scenario(&format!(
+        "paced: {count} rooms of ten, {rate} messages a second in all for {time} s"
+    ));
+    let rooms: Vec<Vec<usize>> = (0..count).map(|room| (room * 10..room * 10 + 10).collect()).collect();
+    let ours = Ours::start(count * 10, &rooms).await?;
+    let sockets = joined(&ours, &rooms).await?;
+    let pace = keep_pace(&ours, &rooms, sockets, &[], rate, Duration::from_secs(time)).await?;
+    let one = |value| Figure::of(vec![value]);
+    report.tell("paced", "delivered, median", "ms", &one(pace.percentile(50)), None);
+    report.tell("paced", "delivered, 99 of 100", "ms", &one(pace.percentile(99)), None);
+    let cost = micros(pace.cost, pace.delays.len());
+    report.tell("paced", "server CPU per delivery", "µs", &one(cost), None);
+    Ok(())
+}
+
+// One long answer.
+
+async fn answer(quick: bool, report: &mut Report) -> Anything<()> {
+    let members = if quick { 5 } else { 100 };
+    let ask = if quick { "/mock quick" } else { "/mock essay" };
+    report.scenario(&format!("answer: {members} readers, 17 KB in 400 pieces"));
+    let everybody = [(0..members).collect::<Vec<_>>()];
+    let ours = Ours::start(members, &everybody).await?;
+    let sockets = joined(&ours, &everybody).await?;
+    let mut tasks = JoinSet::new();
+    let mut writings = Vec::new();
+    for socket in sockets {
+        let (mut reading, writing) = socket.into_split();
+        writings.push(writing);
+        tasks.spawn(async move {
+            let mut text = String::new();
+            let heard = hear(&mut reading, |payload, _, _| {
+                if !payload.starts_with(br#"{"type":"bot_stream""#) {
+                    return Ok(false);
+                }
+                let frame: serde_json::Value = serde_json::from_slice(payload)?;
+                let content = frame["message"]["content"]
+                    .as_str()
+                    .ok_or("an answer without content")?;
+                if !content.starts_with(&text) {
+                    return Err("a piece does not go on from the one before".into());
+                }
+                content.clone_into(&mut text);
+                Ok(frame["message"]["status"] == "done")
+            })
+            .await?;
+            Anything::Ok((heard, text))
+        });
+    }
+    let before = ours.server.cpu()?;
+    let room = ours.rooms[0];
+    let question = format!(r#"{{"type":"message","chat_id":{room},"content":"{ask}"}}"#);
+    writings[0].write_all(&masked(question.as_bytes())).await?;
+    let mut all = Vec::new();
+    while let Some(heard) = tasks.join_next().await {
+        all.push(heard??);
+    }
+    let cost = ours.server.cpu()? - before;
+    if all.iter().any(|(_, text)| *text != all[0].1) {
+        return Err("not everybody has the same answer".into());
+    }
+    let one = |value| Figure::of(vec![value]);
+    let text = all[0].1.len() as f64;
+    let bytes = all.iter().map(|(heard, _)| heard.bytes).sum::<usize>() as f64 / members as f64;
+    let frames = all.iter().map(|(heard, _)| heard.frames).sum::<usize>() as f64 / members as f64;
+    report.tell("answer", "text", "KB", &one(text / 1e3), None);
+    report.tell(
+        "answer",
+        "sent to each reader",
+        "KB",
+        &one(bytes / 1e3),
+        Some(("the text", text / 1e3)),
+    );
+    report.tell("answer", "frames for each reader", "", &one(frames), None);
+    report.tell(
+        "answer",
+        "server CPU per reader",
+        "µs",
+        &one(micros(cost, members)),
+        None,
+    );
+    let pieces = micros(cost, members * 400);
+    report.tell("answer", "server CPU per piece and reader", "µs", &one(pieces), None);
+    Ok(())
+}
+
+// Many rooms, few messages in each.
+
+async fn rooms(quick: bool, report: &mut Report) -> Anything<()> {
+    let (people, count, each) = if quick { (20, 50, 2) } else { (100, 1_000, 5) };
+    report.scenario(&format!(
+        "rooms: {count} of ten, {people} people, {each} messages in each, 100 on their way"
+    ));
+    // Ten people beside each other, so that everybody is in as many rooms.
+    let rooms: Vec<Vec<usize>> = (0..count)
+        .map(|room| (0..10).map(|place| (room + place * people / 10) % people).collect())
+        .collect();
+    let ours = Ours::start(people, &rooms).await?;
+    let sockets = joined(&ours, &rooms).await?;
+    let total = count * each;
+    let said_in = turns(&rooms, &[], total);
+    let mut due = vec![0; people];
+    for (room, ..) in &said_in {
+        rooms[*room].iter().for_each(|person| due[*person] += 1);
+    }
+    let window = Arc::new(Semaphore::new(100));
+    let (mut tasks, mut writings) = (JoinSet::new(), Vec::new());
+    for (person, socket) in sockets.into_iter().enumerate() {
+        let (mut reading, writing) = socket.into_split();
+        writings.push(writing);
+        let (due, window) = (due[person], Arc::clone(&window));
+        tasks.spawn(async move {
+            hear(&mut reading, |_, label, heard| {
+                // Whoever said it has it back.
+                if label.is_some_and(|label| label.sender == person) {
+                    window.add_permits(1);
+                }
+                Ok(heard.messages == due)
+            })
+            .await
+        });
+    }
+    let before = ours.server.cpu()?;
+    for (room, sender, number) in said_in {
+        timeout(PATIENCE, window.acquire()).await??.forget();
+        let frame = said(ours.rooms[room], Label { room, sender, number });
+        writings[sender].write_all(&frame).await?;
+    }
+    all(tasks).await?;
+    let cost = micros(ours.server.cpu()? - before, total * 10);
+    report.tell("rooms", "server CPU per delivery", "µs", &Figure::of(vec![cost]), None);
+    Ok(())
+}
+
+// Sockets on which nothing happens.
+
+async fn idle(quick: bool, report: &mut Report) -> Anything<()> {
+    let count = if quick { 200 } else { 5_000 };
+    report.scenario(&format!("idle: {count} sockets, authenticated and joined"));
+    let (people, size) = (count / 20, 10);
+    let rooms: Vec<Vec<usize>> = (0..people / size)
+        .map(|room| (room * size..(room + 1) * size).collect())
+        .collect();
+    let ours = Ours::start(people, &rooms).await?;
+    // What the first ones make it load is not theirs alone.
+    let warm = joined(&ours, &rooms).await?;
+    drop(warm);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let before = ours.server.memory()?;
+    let mut sockets = Vec::with_capacity(count);
+    for _ in 0..count / people {
+        sockets.extend(joined(&ours, &rooms).await?);
+    }
+    // Rooms that are quiet for long let go of what they hold.
+    tokio::time::sleep(Duration::from_secs(if quick { 1 } else { 15 })).await;
+    let each = (ours.server.memory()? - before) / sockets.len() as f64;
+    report.tell("idle", "memory per socket", "B", &Figure::of(vec![each]), None);
+    let cpu = ours.server.cpu()?;
+    tokio::time::sleep(Duration::from_secs(if quick { 1 } else { 5 })).await;
+    let share = (ours.server.cpu()? - cpu).as_secs_f64() * 1e3 / if quick { 1.0 } else { 5.0 };
+    report.tell(
+        "idle",
+        "server CPU a second, all sockets",
+        "ms",
+        &Figure::of(vec![share]),
+        None,
+    );
+    Ok(())
+}
+
+// Coming and going.
+
+async fn churn(quick: bool, report: &mut Report) -> Anything<()> {
+    let (cycles, at_once) = if quick { (50, 4) } else { (4_000, 16) };
+    report.scenario(&format!(
+        "churn: {cycles} times connect, authenticate, join, leave, {at_once} at once"
+    ));
+    let rooms: Vec<Vec<usize>> = (0..10).map(|room| (room * 10..room * 10 + 10).collect()).collect();
+    let ours = Arc::new(Ours::start(100, &rooms).await?);
+    let before = ours.server.cpu()?;
+    let next = Arc::new(AtomicUsize::new(0));
+    let mut tasks = JoinSet::new();
+    for _ in 0..at_once {
+        let (ours, next) = (Arc::clone(&ours), Arc::clone(&next));
+        tasks.spawn(async move {
+            loop {
+                let cycle = next.fetch_add(1, Ordering::Relaxed);
+                if cycle >= cycles {
+                    return Anything::Ok(());
+                }
+                let person = cycle % ours.tokens.len();
+                let path = format!("/ws?token={}", ours.tokens[person]);
+                let mut socket = connect(ours.server.address, &path).await?;
+                let room = ours.rooms[person / 10];
+                join(&mut socket, &[room]).await?;
+                let leave = format!(r#"{{"type":"leave","chat_id":{room}}}"#);
+                socket.write_all(&masked(leave.as_bytes())).await?;
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done??;
+    }
+    let cost = micros(ours.server.cpu()? - before, cycles) / 1e3;
+    report.tell("churn", "server CPU for each", "ms", &Figure::of(vec![cost]), None);
+    Ok(())
+}
+
+// Readers that do not read.
+
+async fn slow(quick: bool, report: &mut Report) -> Anything<()> {
+    let (members, rate, time) = if quick { (20, 50, 1) } else { (100, 200, 6) };
+    report.scenario(&format!(
+        "slow: {members} members, {rate} messages a second for {time} s; a tenth of the readers does not read"
+    ));
+    let rooms = [(0..members).collect::<Vec<_>>()];
+    let deaf: Vec<usize> = (members - members / 10..members).collect();
+    let mut taken = [Vec::new(), Vec::new()];
+    for _ in 0..if quick { 1 } else { 3 } {
+        for (deaf, taken) in [&[][..], &deaf].into_iter().zip(&mut taken) {
+            let ours = Ours::start(members, &rooms).await?;
+            let mut sockets = Vec::new();
+            for (person, token) in ours.tokens.iter().enumerate() {
+                let path = format!("/ws?token={token}");
+                let mut socket = match deaf.contains(&person) {
+                    true => connect_narrow(ours.server.address, &path).await?,
+                    false => connect(ours.server.address, &path).await?,
+                };
+                join(&mut socket, &ours.rooms).await?;
+                sockets.push(socket);
+            }
+            let pace = keep_pace(&ours, &rooms, sockets, deaf, rate, Duration::from_secs(time)).await?;
+            taken.push(pace.percentile(99));
+        }
+    }
+    let [calm, beside] = taken.map(Figure::of);
+    report.tell("slow", "99 of 100 delivered, all read", "ms", &calm, None);
+    report.tell(
+        "slow",
+        "99 of 100 delivered to the others",
+        "ms",
+        &beside,
+        Some(("when all read", calm.median)),
+    );
+    Ok(())
+}
