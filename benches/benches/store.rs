@@ -1,17 +1,20 @@
-//! How many acknowledged messages a second an engine takes on a SQLite file: every sender sends one message, waits until
+//! How many acknowledged messages a second an engine takes on a SQLite file, and on a PostgreSQL server: every sender sends one message, waits until
 //! it is on disk, and sends the next. First it says how fast this disk is, without which no other number means
 //! anything. Nobody reads the rooms: what delivery costs is measured elsewhere.
 //!
 //! `cargo bench -p coop-benches --bench store`. `COOP_BENCH_SECONDS` is the length of each row (3), `COOP_BENCH_DIR`
 //! the folder whose disk is measured (the system's temporary folder), `COOP_BENCH_DURABILITY=normal` leaves out the
-//! wait for the disk.
+//! wait for the disk. `COOP_BENCH_POSTGRES_URL` names an empty database, whose server is measured as well.
 
+use coop_core::store::Store;
+use coop_core::store::postgres::PostgresStore;
 use coop_core::store::sqlite::{Durability, SqliteOptions, SqliteStore};
 use coop_core::{Engine, Error, Room, RoomDraft};
 use std::env;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 type Anything<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -34,15 +37,33 @@ async fn main() -> Anything<()> {
     if micros < IMPLAUSIBLE {
         println!("THIS DISK DOES NOT WAIT: under 200 µs is a cache or memory, and the figures below flatter");
     }
+    measure_all("SQLite", length, async |row| {
+        open(&folder.path().join(format!("{row}.db"))).await
+    })
+    .await?;
+    if let Ok(url) = env::var("COOP_BENCH_POSTGRES_URL") {
+        let open = async |_| {
+            let store: Arc<dyn Store> = Arc::new(PostgresStore::open(&url).await?);
+            Ok(store)
+        };
+        measure_all("PostgreSQL", length, open).await?;
+    }
+    Ok(())
+}
+
+async fn measure_all(
+    database: &str,
+    length: Duration,
+    open: impl AsyncFn(usize) -> Anything<Arc<dyn Store>>,
+) -> Anything<()> {
     println!(
-        "\n{:>6} {:>8} {:>10} {:>10} {:>10}",
+        "\n{database}\n{:>6} {:>8} {:>10} {:>10} {:>10}",
         "rooms", "senders", "acks/s", "p50 ms", "p99 ms"
     );
     let mut rates = Vec::new();
-    for (rooms, senders) in [(1, 1), (1, 16), (1, 256), (256, 256)] {
-        let store = open(&folder.path().join(format!("{rooms}-{senders}.db"))).await?;
-        let engine = Engine::builder(store).build().await?;
-        let seats = seats(&engine, rooms, senders).await?;
+    for (row, (rooms, senders)) in [(1, 1), (1, 16), (1, 256), (256, 256)].into_iter().enumerate() {
+        let engine = Engine::builder_on(open(row).await?).build().await?;
+        let seats = seats(&engine, row, rooms, senders).await?;
         let before = logged(&seats, rooms).await?;
         let row = measure(&seats, length).await?;
         let (rate, p50, p99) = (row.rate(length), row.percentile(50), row.percentile(99));
@@ -61,19 +82,19 @@ async fn main() -> Anything<()> {
     Ok(())
 }
 
-async fn open(path: &Path) -> Anything<SqliteStore> {
+async fn open(path: &Path) -> Anything<Arc<dyn Store>> {
     let mut options = SqliteOptions::default();
     if env::var("COOP_BENCH_DURABILITY").is_ok_and(|word| word == "normal") {
         options.durability = Durability::Normal;
     }
-    Ok(SqliteStore::open_with(path, options).await?)
+    Ok(Arc::new(SqliteStore::open_with(path, options).await?))
 }
 
 /// Where each sender sends: a user of its own, in one of the rooms.
-async fn seats(engine: &Engine, rooms: usize, senders: usize) -> Anything<Vec<Room>> {
+async fn seats(engine: &Engine, row: usize, rooms: usize, senders: usize) -> Anything<Vec<Room>> {
     let mut users = Vec::with_capacity(senders);
     for n in 0..senders {
-        users.push(engine.create_user(&format!("sender{n}")).await?);
+        users.push(engine.create_user(&format!("sender{row}.{n}")).await?);
     }
     let mut seats = Vec::with_capacity(senders);
     for n in 0..rooms {

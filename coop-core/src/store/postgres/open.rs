@@ -37,6 +37,8 @@ pub(super) fn connecting(url: &str) -> Result<PgConnectOptions> {
             ("plan_cache_mode", "force_generic_plan"),
             // Nor may a way that was decided on while the tables were small be kept when they have grown.
             ("enable_seqscan", "off"),
+            // Compiling a statement pays for itself only where it reads very much.
+            ("jit", "off"),
         ])
         .disable_statement_logging();
     // No statement_timeout: it would also end the wait for a standby within COMMIT, which PostgreSQL then reports as done.

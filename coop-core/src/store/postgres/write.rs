@@ -16,44 +16,44 @@ pub(super) const USUAL: &str = concat!(
     "WITH rooms AS (INSERT INTO chats (id, name, owner_id, is_group, is_ai_chat, created_at, epoch, last_seq, last_number, \
      member_count) SELECT (v ->> 0)::BIGINT, v ->> 1, (v ->> 2)::BIGINT, (v ->> 3)::BOOLEAN, (v ->> 4)::BOOLEAN, (v ->> \
      5)::BIGINT, (v ->> 6)::BIGINT, (v ->> 7)::BIGINT, (v ->> 8)::BIGINT, (v ->> 9)::BIGINT FROM \
-     json_array_elements($1::JSON) v ON CONFLICT (id) DO UPDATE SET name = excluded.name, owner_id = excluded.owner_id, \
+     jsonb_array_elements($1::JSONB) v ON CONFLICT (id) DO UPDATE SET name = excluded.name, owner_id = excluded.owner_id, \
      last_seq = excluded.last_seq, last_number = excluded.last_number, member_count = excluded.member_count), ",
     "posted AS (INSERT INTO messages (id, chat_id, number, seq, user_id, bot, author_name, content, status, error, \
      reply_to, meta, client_id, body_hash, created_at, edited_at, deleted_at) SELECT (v ->> 0)::BIGINT, (v ->> 1)::BIGINT, \
      (v ->> 2)::BIGINT, (v ->> 3)::BIGINT, (v ->> 4)::BIGINT, v ->> 5, v ->> 6, v ->> 7, v ->> 8, v ->> 9, (v ->> \
      10)::BIGINT, v ->> 11, v ->> 12, decode(v ->> 13, 'hex'), (v ->> 14)::BIGINT, (v -> 15 ->> 0)::BIGINT, (v -> 15 ->> \
-     1)::BIGINT FROM json_array_elements($2::JSON) v), ",
+     1)::BIGINT FROM jsonb_array_elements($2::JSONB) v), ",
     "people AS (INSERT INTO chat_participants (chat_id, user_id, username, role, joined_at, joined_seq, read_seq, \
      read_number, discount, read_at) SELECT (v ->> 0)::BIGINT, (v ->> 1)::BIGINT, v ->> 2, v ->> 3, (v ->> 4)::BIGINT, (v \
      ->> 5)::BIGINT, (v ->> 6)::BIGINT, (v ->> 7)::BIGINT, (v ->> 8)::BIGINT, (v ->> 9)::BIGINT FROM \
-     json_array_elements($3::JSON) v ON CONFLICT (chat_id, user_id) DO UPDATE SET username = excluded.username, role = \
+     jsonb_array_elements($3::JSONB) v ON CONFLICT (chat_id, user_id) DO UPDATE SET username = excluded.username, role = \
      excluded.role, joined_at = excluded.joined_at, joined_seq = excluded.joined_seq, read_seq = excluded.read_seq, \
      read_number = excluded.read_number, discount = excluded.discount, read_at = excluded.read_at), ",
     "asked AS (INSERT INTO turns (id, chat_id, bot, asked_by, asker_name, ask_id, ask_seq, message_id, status, ending, \
      created_at, owner) SELECT (v ->> 0)::BIGINT, (v ->> 1)::BIGINT, v ->> 2, (v ->> 3)::BIGINT, v ->> 4, (v ->> 5)::BIGINT, \
-     (v ->> 6)::BIGINT, (v ->> 7)::BIGINT, v ->> 8, v ->> 9, (v ->> 10)::BIGINT, $6 FROM json_array_elements($4::JSON) v ON \
+     (v ->> 6)::BIGINT, (v ->> 7)::BIGINT, v ->> 8, v ->> 9, (v ->> 10)::BIGINT, $6 FROM jsonb_array_elements($4::JSONB) v ON \
      CONFLICT (id) DO UPDATE SET message_id = excluded.message_id, status = excluded.status, ending = excluded.ending, \
      owner = CASE WHEN excluded.status = 'streaming' THEN excluded.owner ELSE turns.owner END) ",
     "INSERT INTO events (chat_id, seq, kind, message_id, turn_id, user_id, by_id, name, position, created_at) SELECT (v ->> \
      0)::BIGINT, (v ->> 1)::BIGINT, v ->> 2, (v ->> 3)::BIGINT, (v ->> 4)::BIGINT, (v ->> 5)::BIGINT, (v ->> 6)::BIGINT, v \
-     ->> 7, (v ->> 8)::BIGINT, (v ->> 9)::BIGINT FROM json_array_elements($5::JSON) v",
+     ->> 7, (v ->> 8)::BIGINT, (v ->> 9)::BIGINT FROM jsonb_array_elements($5::JSONB) v",
 );
 
 /// Before the members, whose rows hold them already.
 pub(super) const DISCOUNTS: &str = "UPDATE chat_participants p SET discount = p.discount + d.more FROM (SELECT q.chat_id, \
-     q.user_id, COUNT(*) AS more FROM json_array_elements($1::JSON) v JOIN chat_participants q ON q.chat_id = (v ->> \
+     q.user_id, COUNT(*) AS more FROM jsonb_array_elements($1::JSONB) v JOIN chat_participants q ON q.chat_id = (v ->> \
      0)::BIGINT AND q.read_number < (v ->> 1)::BIGINT AND (v ->> 2 IS NULL OR q.user_id = (v ->> 2)::BIGINT) AND q.user_id IS \
      DISTINCT FROM (v ->> 3)::BIGINT GROUP BY q.chat_id, q.user_id) d WHERE p.chat_id = d.chat_id AND p.user_id = d.user_id";
 pub(super) const UPDATED: &str = "UPDATE messages m SET content = v ->> 1, status = v ->> 2, error = v ->> 3, meta = v ->> 4, \
-     edited_at = (v ->> 5)::BIGINT, deleted_at = (v ->> 6)::BIGINT FROM json_array_elements($1::JSON) v WHERE m.id = (v ->> \
+     edited_at = (v ->> 5)::BIGINT, deleted_at = (v ->> 6)::BIGINT FROM jsonb_array_elements($1::JSONB) v WHERE m.id = (v ->> \
      0)::BIGINT";
 pub(super) const CHECKPOINTS: &str =
-    "UPDATE messages m SET content = v ->> 1 FROM json_array_elements($1::JSON) v WHERE m.id = (v ->> 0)::BIGINT";
-pub(super) const REMOVED: &str = "DELETE FROM chat_participants p USING json_array_elements($1::JSON) v WHERE p.chat_id = (v \
+    "UPDATE messages m SET content = v ->> 1 FROM jsonb_array_elements($1::JSONB) v WHERE m.id = (v ->> 0)::BIGINT";
+pub(super) const REMOVED: &str = "DELETE FROM chat_participants p USING jsonb_array_elements($1::JSONB) v WHERE p.chat_id = (v \
      ->> 0)::BIGINT AND p.user_id = (v ->> 1)::BIGINT";
 pub(super) const DELETED: &str =
-    "DELETE FROM chats c USING json_array_elements($1::JSON) v WHERE c.id = (v #>> '{}')::BIGINT";
-pub(super) const STOPS: &str = "UPDATE turns t SET stop = v ->> 1 FROM json_array_elements($1::JSON) v WHERE t.id = (v ->> \
+    "DELETE FROM chats c USING jsonb_array_elements($1::JSONB) v WHERE c.id = (v #>> '{}')::BIGINT";
+pub(super) const STOPS: &str = "UPDATE turns t SET stop = v ->> 1 FROM jsonb_array_elements($1::JSONB) v WHERE t.id = (v ->> \
      0)::BIGINT AND t.stop IS NULL";
 
 /// Writes everything, in a transaction or as one if it is [usual](Rows::is_usual).
