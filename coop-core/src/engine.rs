@@ -377,15 +377,13 @@ impl Shared {
         lock(&self.lease).is_none_or(|until| Instant::now() < until) || removed(Mutant::Lease)
     }
 
-    /// Tells a room in memory that the store has something new of it. One that is too busy to be told is told again.
-    pub(crate) fn nudge(self: &Arc<Self>, room: RoomId) {
+    /// Tells a room in memory that the store has something new of it. False if it is too busy to be told.
+    pub(crate) fn nudge(self: &Arc<Self>, room: RoomId) -> bool {
         let mailbox = {
             let mut registry = lock(&self.registry);
             registry.rooms.get_mut(&room).map(|active| self.mailbox_of(active))
         };
-        if let Some(mailbox) = mailbox {
-            let _ = mailbox.try_send(Mail::Look);
-        }
+        mailbox.is_none_or(|mailbox| mailbox.try_send(Mail::Look).is_ok())
     }
 
     // Turns that run here.

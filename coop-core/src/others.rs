@@ -26,6 +26,9 @@ const HEARTBEAT: Duration = Duration::from_secs(3);
 /// then.
 const MARGIN: Duration = Duration::from_secs(3);
 
+/// Stands for the newest event of a room that was deleted.
+const GONE: Seq = Seq(i64::MAX);
+
 /// Begins to keep up, if there can be others.
 ///
 /// # Errors
@@ -116,8 +119,10 @@ async fn keep_up(shared: Arc<Shared>, mut look: Look) {
 /// Tells rooms and readers here what has changed. `behind` holds the rooms that have not read it yet.
 fn follow(shared: &Arc<Shared>, changes: Changes, behind: &mut BTreeMap<RoomId, Seq>) {
     behind.extend(changes.rooms);
-    behind.extend(changes.gone.into_iter().map(|room| (room, Seq(i64::MAX))));
+    behind.extend(changes.gone.into_iter().map(|room| (room, GONE)));
     behind.retain(|room, seq| match shared.in_memory(*room) {
+        // Told once, it has nothing more to read, and may leave memory when it has been quiet for long.
+        Some(_) if *seq == GONE => !shared.nudge(*room),
         Some(live) if live.seq() < *seq => {
             shared.nudge(*room);
             true

@@ -229,6 +229,15 @@ async fn a_deleted_room_is_gone_at_the_other_server(pair: Pair) {
     };
     timeout(SEEN, until(&mut bobs, gone)).await.expect("effective in time");
     assert_eq!(kind(pair.bobs.send("hello?").await), ErrorKind::NotFound);
+    drop(bobs);
+    let forgotten = async {
+        while pair.two.engine.rooms_in_memory() > 0 {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), forgotten)
+        .await
+        .expect("it leaves memory");
     pair.close().await;
 }
 

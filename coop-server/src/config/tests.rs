@@ -83,8 +83,8 @@ fn who_said_what_is_wrong_is_told() {
             "--redis: there is no bus between servers yet; servers on one PostgreSQL database find each other there",
         ),
         (
-            said(&[], &[("COOP_DATABASE_URL", "postgres://user:password@host/x")]),
-            "COOP_DATABASE_URL: postgres is not supported; it is sqlite:FILE or sqlite::memory:",
+            said(&[], &[("COOP_DATABASE_URL", "mysql://user:password@host/x")]),
+            "COOP_DATABASE_URL: mysql is not supported; it is sqlite:FILE, sqlite::memory: or postgres://…",
         ),
         (
             with_file("\nlog_format = \"xml\"", &[], &[]),

@@ -19,6 +19,9 @@ const SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
 /// The oldest server that has all that is asked of it here.
 const OLDEST: i32 = 140_000;
 
+const FOREIGN_XIDS: &str = "UPDATE events SET xid = 0 WHERE xid > pg_current_xact_id()::TEXT::BIGINT; DELETE FROM endings \
+                            WHERE xid > pg_current_xact_id()::TEXT::BIGINT";
+
 /// How every connection to this address is opened. What an address says of `options` is kept.
 pub(super) fn connecting(url: &str) -> Result<PgConnectOptions> {
     if !SCHEMES.iter().any(|scheme| url.starts_with(scheme)) {
@@ -74,6 +77,11 @@ pub(super) async fn migrate(connection: &mut PgConnection) -> Result<()> {
         .run_direct(None, connection, false)
         .await
         .map_err(migration_fault)?;
+    // Transactions of another server, from whose dump this database was made, would look new for ever.
+    sqlx::raw_sql(FOREIGN_XIDS)
+        .execute(&mut *connection)
+        .await
+        .map_err(open_fault)?;
     let kept: bool = sqlx::query_scalar("SELECT current_setting('synchronous_commit') <> 'off'")
         .fetch_one(connection)
         .await

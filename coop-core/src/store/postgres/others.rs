@@ -35,11 +35,12 @@ pub(super) const CHANGES: &str = concat!(
 pub(super) const ENLIST: &str =
     "INSERT INTO engines (lease_until) VALUES (clock_timestamp() + make_interval(secs => $1)) RETURNING id";
 
-/// Also forgets what nobody will look for any more.
+/// Also forgets what nobody will look for any more. An engine that was struck off because it was away for a day is back.
 pub(super) const RENEW: &str = "WITH forgotten AS (DELETE FROM endings WHERE at < clock_timestamp() - INTERVAL '1 day'), dead \
      AS (DELETE FROM engines e WHERE e.id <> $1 AND e.lease_until < clock_timestamp() - INTERVAL '1 day' AND NOT EXISTS \
-     (SELECT 1 FROM turns t WHERE t.owner = e.id AND t.status IN ('queued', 'streaming'))) UPDATE engines SET lease_until = \
-     clock_timestamp() + make_interval(secs => $2) WHERE id = $1 RETURNING id";
+     (SELECT 1 FROM turns t WHERE t.owner = e.id AND t.status IN ('queued', 'streaming'))) INSERT INTO engines (id, lease_until) \
+     OVERRIDING SYSTEM VALUE VALUES ($1, clock_timestamp() + make_interval(secs => $2)) ON CONFLICT (id) DO UPDATE SET \
+     lease_until = excluded.lease_until";
 
 pub(super) const LEAVE: &str = "DELETE FROM engines WHERE id = $1";
 
@@ -134,13 +135,9 @@ impl Others for PostgresStore {
     async fn renew(&self) -> Result<()> {
         let (mut begun, _) = self.writers.begin(None).await?;
         let query = sqlx::query(RENEW).bind(self.engine.0).bind(LEASE.as_secs_f64());
-        let renewed = timeout(self.patience, query.fetch_optional(begun.connection())).await;
-        let renewed = renewed.map_err(late)?.map_err(fault)?;
-        begun.commit().await?;
-        match renewed {
-            Some(_) => Ok(()),
-            None => Err(Error::internal("this engine was taken for dead and struck off")),
-        }
+        let renewed = timeout(self.patience, query.execute(begun.connection())).await;
+        renewed.map_err(late)?.map_err(fault)?;
+        begun.commit().await
     }
 
     async fn open_turns(&self) -> Result<Vec<OpenTurn>> {
