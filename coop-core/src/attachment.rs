@@ -9,8 +9,10 @@ use crate::live::{Cursor, Encoder, Entry, Level, LiveRoom, Pull, Reader, ReaderI
 use crate::model::{Message, MessageStatus, Position, RoomEntry, TapeText};
 use crate::mutant::{Mutant, removed};
 use crate::sync::lock;
+use crate::writer;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use tokio::sync::SemaphorePermit;
 
 /// How many messages a snapshot holds.
 pub(crate) const SNAPSHOT: u32 = 50;
@@ -189,7 +191,7 @@ impl Attachment {
     /// Everything between a start and now, from the store and the queue.
     async fn load(&self, feed: &Feed, level: Level, start: Start) -> Result<Pulled> {
         let (live, room) = (&feed.0, feed.room());
-        let _permit = self.shared.loads.acquire().await.map_err(|_| Error::closed())?;
+        let mut permit = self.permit().await?;
         let mut entries = Vec::new();
         let (mut seq, tapes) = match self.usable(feed, start).await? {
             Some((seq, tapes)) => (seq, tapes),
@@ -205,6 +207,7 @@ impl Attachment {
                 (seq, BTreeMap::new())
             }
         };
+        permit = self.abreast(live, seq, permit).await?;
         if let Some((more, to)) = live.catch_up(seq, &tapes, level, self.encoder.as_ref()) {
             Self::append(&mut entries, more);
             return Ok(Pulled { entries, to });
@@ -217,6 +220,7 @@ impl Attachment {
             seq = event.seq().unwrap_or(seq);
             entries.push(Entry::outside(event, seq));
         }
+        let _permit = self.abreast(live, seq, permit).await?;
         match live.catch_up(seq, &tapes, level, self.encoder.as_ref()) {
             Some((more, to)) => {
                 Self::append(&mut entries, more);
@@ -228,6 +232,26 @@ impl Attachment {
                 to: Cursor::outside(seq),
             }),
         }
+    }
+
+    async fn permit(&self) -> Result<SemaphorePermit<'_>> {
+        self.shared.loads.acquire().await.map_err(|_| Error::closed())
+    }
+
+    /// Lets a live room that is behind what was read catch up with other engines: an answer has to begin here before a
+    /// reader may have some of it.
+    async fn abreast<'a>(
+        &'a self,
+        live: &LiveRoom,
+        seq: Seq,
+        permit: SemaphorePermit<'a>,
+    ) -> Result<SemaphorePermit<'a>> {
+        if self.shared.rooms.others().is_none() || seq <= live.seq() {
+            return Ok(permit);
+        }
+        drop(permit);
+        writer::look(&self.shared, live.id).await?;
+        self.permit().await
     }
 
     /// The position a start stands for, if it can be taken up.
@@ -254,6 +278,20 @@ impl Attachment {
     fn append(entries: &mut Vec<Entry>, mut more: Vec<Entry>) {
         let ended: BTreeSet<MessageId> = entries.iter().flat_map(|entry| ended_by(&entry.event)).collect();
         more.retain(|entry| entry.tape.as_ref().is_none_or(|tape| !ended.contains(&tape.message.id)));
+        // The store may also know more of an answer than has been offered here: what is offered next continues the tape.
+        for entry in entries.iter_mut() {
+            let has_tape = |message: &Message| more.iter().any(|entry| is_tape_of(&entry.event, message.id));
+            let begun = |event: &Event| matches!(event, Event::TurnStarted { message, .. } if has_tape(message));
+            if begun(&entry.event)
+                && let Event::TurnStarted { message, .. } = Arc::make_mut(&mut entry.event)
+            {
+                Arc::make_mut(message).text.clear();
+            }
+            if let Event::Snapshot(snapshot) = Arc::make_mut(&mut entry.event) {
+                let begun = snapshot.messages.iter_mut().filter(|message| has_tape(message));
+                begun.for_each(|message| Arc::make_mut(message).text.clear());
+            }
+        }
         if let [Entry { event, .. }] = entries.as_mut_slice()
             && more.iter().all(|entry| entry.event.seq().is_none())
             && let Event::Snapshot(snapshot) = Arc::make_mut(event)
@@ -314,6 +352,10 @@ fn ended_by(event: &Event) -> Vec<MessageId> {
         } => vec![*message],
         _ => Vec::new(),
     }
+}
+
+fn is_tape_of(event: &Event, answer: MessageId) -> bool {
+    matches!(event, Event::Tape { message, .. } if *message == answer)
 }
 
 fn tape_text(event: &Event) -> Option<TapeText> {

@@ -383,7 +383,7 @@ impl Shared {
             let mut registry = lock(&self.registry);
             registry.rooms.get_mut(&room).map(|active| self.mailbox_of(active))
         };
-        mailbox.is_none_or(|mailbox| mailbox.try_send(Mail::Look).is_ok())
+        mailbox.is_none_or(|mailbox| mailbox.try_send(Mail::Look { then: None }).is_ok())
     }
 
     // Turns that run here.

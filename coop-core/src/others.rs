@@ -145,11 +145,7 @@ async fn mind_turns(shared: &Arc<Shared>, others: &dyn Others) -> Result<()> {
     let open = others.open_turns().await?;
     for turn in &open {
         let info = &turn.info;
-        let orphaned = match turn.whose {
-            Whose::Nobodys => true,
-            _ => removed(Mutant::Lease) && turn.whose == Whose::Anothers,
-        };
-        if orphaned {
+        if turn.whose == Whose::Nobodys {
             end_orphan(shared, turn);
         } else if turn.whose == Whose::Mine {
             match &turn.stop {

@@ -47,8 +47,8 @@ pub(crate) enum Mail {
     },
     /// Move a read mark soon. Nobody waits for it.
     Read { user: UserId, seq: Seq },
-    /// Another engine has changed the room: read what is new.
-    Look,
+    /// Another engine has changed the room: read what is new, then tell whoever waits for that.
+    Look { then: Option<oneshot::Sender<()>> },
 }
 
 /// Hands an intent to the room's writer and waits for what became of it.
@@ -110,6 +110,20 @@ fn lost(shared: &Shared) -> Error {
     }
 }
 
+/// Has what other engines have committed to the room so far read, and waits until its readers can be told.
+///
+/// # Errors
+/// `NotFound` if there is no such room any more, `Unavailable`, `Closed`.
+pub(crate) async fn look(shared: &Arc<Shared>, room: RoomId) -> Result<()> {
+    let deadline = Instant::now() + shared.settings.patience;
+    let (then, read) = oneshot::channel();
+    put(shared, room, Mail::Look { then: Some(then) }, deadline).await?;
+    timeout_at(deadline, read)
+        .await
+        .map_err(|_| Error::unavailable("the store does not answer"))?
+        .map_err(|_| lost(shared))
+}
+
 /// Asks the room's writer to move a read mark soon.
 ///
 /// # Errors
@@ -137,6 +151,7 @@ pub(crate) async fn run(shared: Arc<Shared>, live: Arc<LiveRoom>, mut mails: mps
         marks: BTreeMap::new(),
         marks_due: None,
         reload: None,
+        looking: Vec::new(),
         busy: 0,
         worked: Instant::now(),
     };
@@ -172,6 +187,8 @@ struct Writer {
     marks_due: Option<Instant>,
     /// When to read the room again after a commit failed, and how long to wait after that.
     reload: Option<(Instant, Duration)>,
+    /// Who waits for the room to be read.
+    looking: Vec<oneshot::Sender<()>>,
     /// How many intents the last commit had. More than one: others are at work here, and theirs are worth waiting for.
     busy: usize,
     /// When there was last something to do.
@@ -261,7 +278,10 @@ impl Writer {
                 }
                 batch.push((Waiting { intent, reply }, then_start));
             }
-            Mail::Look => self.reload = Some((Instant::now(), RELOAD.0)),
+            Mail::Look { then } => {
+                self.reload = Some((Instant::now(), RELOAD.0));
+                self.looking.extend(then);
+            }
             Mail::Read { user, seq } => {
                 let mark = self.marks.entry(user).or_default();
                 *mark = (*mark).max(seq);
@@ -285,8 +305,11 @@ impl Writer {
             if let Intent::EndTurn { turn, end, text: None } = &waiting.intent
                 && let Some(running) = self.shared.running(*turn)
             {
-                // It started while the stop was on its way: its own task ends it, with all of its text.
-                running.cancel(end.clone());
+                // It started while the stop was on its way: its own task ends it, with all of its text. An end for a
+                // turn that its engine seemed to have left behind is not for one that runs here.
+                if end.status == TurnStatus::Stopped {
+                    running.cancel(end.clone());
+                }
                 let _ = waiting.reply.send(Ok(Outcome::Done));
                 continue;
             }
@@ -398,7 +421,8 @@ impl Writer {
     async fn apply(&mut self, news: Vec<News>) {
         let mut follow = Vec::with_capacity(news.len());
         let mut head = self.live.seq();
-        for one in news {
+        let mut news = news.into_iter();
+        while let Some(one) = news.next() {
             let Some(seq) = one.event.seq() else { continue };
             let mut verdict = judge(head, seq);
             while let Verdict::Missing { after } = verdict {
@@ -425,7 +449,10 @@ impl Writer {
                 Verdict::Drop => {}
                 Verdict::Missing { .. } => {
                     self.reload = Some((Instant::now() + RELOAD.0, RELOAD.0));
-                    break;
+                    // Readers wait for what is missing, but whoever was removed is out now.
+                    std::iter::once(one)
+                        .chain(news.by_ref())
+                        .for_each(|late| self.expel(&late.event));
                 }
             }
         }
@@ -510,12 +537,20 @@ impl Writer {
         let room = self.live.id;
         loop {
             let read = match self.shared.rooms.room(room).await {
-                Ok(None) => return self.deleted(None),
+                Ok(None) => {
+                    self.looking.clear();
+                    return self.deleted(None);
+                }
                 Ok(Some(_)) => self.read(self.live.seq()).await,
                 Err(error) => Err(error),
             };
             match read {
-                Ok(news) if news.is_empty() => return,
+                Ok(news) if news.is_empty() => {
+                    for then in self.looking.drain(..) {
+                        let _ = then.send(());
+                    }
+                    return;
+                }
                 Ok(news) => self.publish(news),
                 Err(error) if error.kind() == ErrorKind::Closed => return,
                 Err(_) => {

@@ -175,12 +175,8 @@ impl RoomStore for MemoryStore {
     }
 
     async fn close(&self) {
-        if let Some(engine) = self.engine {
-            self.world
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .shared
-                .leave(engine);
+        if let (Some(engine), Ok(mut world)) = (self.engine, self.world()) {
+            world.shared.leave(engine);
         }
         self.closed.store(true, Ordering::Release);
     }

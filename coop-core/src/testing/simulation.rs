@@ -1,12 +1,14 @@
 //! The engine in a world that can be repeated: one seed decides what people do, how long everything takes, what the
-//! store refuses or leaves in doubt, when readers come back and when the process dies.
+//! store refuses or leaves in doubt, when readers come back and when processes die.
 //!
-//! Each life of an engine is a single-threaded runtime with a paused clock; a crash drops the runtime. The world
-//! (the store's contents, what was acknowledged, what bots wrote, what readers show) outlives it. At the end the
-//! world is held against the invariants.
+//! Time is a paused clock on one thread. Most schedules are the lives of one engine after another, each a runtime of its
+//! own that a crash drops; in the others two or three engines use one store in one runtime, and trouble comes to one of
+//! them while the rest go on. The world (the store's contents, what was acknowledged, what bots wrote, what readers show)
+//! outlives them. At the end it is held against the invariants.
 
 mod bot;
 mod people;
+mod servers;
 mod shown;
 mod store;
 mod verdict;
@@ -15,18 +17,20 @@ mod world;
 
 pub use shown::Shown;
 
-use crate::builder::{Engine, EngineBuilder};
-use crate::live::Pace;
+use servers::{Server, Servers};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::{Instant, sleep};
 use world::World;
 
 /// What a schedule may contain.
 #[derive(Clone, Copy, Debug)]
 pub struct Weather {
-    /// The store refuses and leaves commits in doubt.
+    /// How many engines use the store at the same time.
+    pub servers: usize,
+    /// The store refuses, answers late and leaves commits in doubt.
     pub faults: bool,
-    /// Engines die in the middle of everything.
+    /// Engines die in the middle of everything; of several, one is also cut off from the store for a while, or closed.
     pub crashes: bool,
 }
 
@@ -36,6 +40,7 @@ pub struct Weather {
 /// The first invariant that does not hold, in words, and how to run the schedule again.
 pub fn run(seed: u64) -> Result<(), String> {
     let weather = Weather {
+        servers: if seed % 5 == 4 { 2 + (seed / 5 % 2) as usize } else { 1 },
         faults: seed % 3 == 1,
         crashes: seed % 2 == 1,
     };
@@ -50,66 +55,90 @@ pub fn run(seed: u64) -> Result<(), String> {
 fn schedule(seed: u64, weather: Weather) -> Result<(), String> {
     let mut random = fastrand::Rng::with_seed(seed);
     let world = Arc::new(World::new(&mut random, weather));
-    for _ in 0..random.usize(1..3) {
-        let crash = weather.crashes && random.usize(0..3) > 0;
-        live(&world, crash, &mut random)?;
+    if weather.servers > 1 {
+        run_until_done(&world, false, together(&world, &mut random))?;
+    } else {
+        for _ in 0..random.usize(1..3) {
+            let crash = weather.crashes && random.usize(0..3) > 0;
+            live(&world, crash, &mut random)?;
+        }
+        // One more, in fair weather, in which everything must come right.
+        world.clear_up();
+        live(&world, false, &mut random)?;
     }
-    // One more, in fair weather, in which everything must come right.
-    world.clear_up();
-    live(&world, false, &mut random)?;
     verdict::of(&world)
 }
 
-/// One life of an engine.
-fn live(world: &Arc<World>, crash: bool, random: &mut fastrand::Rng) -> Result<(), String> {
+/// In a runtime of its own. Whatever still runs in the end is gone in the middle of what it does.
+fn run_until_done(
+    world: &Arc<World>,
+    crash: bool,
+    life: impl Future<Output = Result<(), String>>,
+) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .map_err(|error| error.to_string())?;
-    let lasts = Duration::from_millis(random.u64(200..1_500));
     let outcome = runtime.block_on(async {
         world.begin_life();
-        let outcome = one_life(world, lasts, crash).await;
+        let outcome = life.await;
         world.end_life(crash);
         outcome
     });
-    // Whatever still runs is gone in the middle of what it does.
     drop(runtime);
     outcome.and_then(|()| world.broken())
 }
 
+/// One life of an engine that is alone on its store.
+fn live(world: &Arc<World>, crash: bool, random: &mut fastrand::Rng) -> Result<(), String> {
+    let lasts = Duration::from_millis(random.u64(200..1_500));
+    run_until_done(world, crash, one_life(world, lasts, crash))
+}
+
 async fn one_life(world: &Arc<World>, lasts: Duration, crash: bool) -> Result<(), String> {
     // A store that fails while an engine opens: this life is over before it began.
-    let Ok(engine) = builder(world).build().await else {
+    let Ok(server) = Server::start(world, world.disk.reopen()).await else {
         return Ok(());
     };
-    people::found(world, &engine).await?;
-    let actors = people::wake(world, &engine);
-    tokio::time::sleep(lasts).await;
+    let servers = Servers::one(world, server);
+    people::found(world, &servers).await?;
+    let actors = people::wake(world, &servers);
+    sleep(lasts).await;
     if crash {
         return Ok(());
     }
+    rest(world, &servers, actors).await
+}
+
+/// Several engines at once, in foul weather and then in fair.
+async fn together(world: &Arc<World>, random: &mut fastrand::Rng) -> Result<(), String> {
+    let servers = Servers::several(world).await.map_err(|error| error.to_string())?;
+    people::found(world, &servers).await?;
+    let actors = people::wake(world, &servers);
+    let end = Instant::now() + Duration::from_millis(random.u64(1_000..8_000));
+    while Instant::now() < end {
+        sleep(Duration::from_millis(random.u64(100..2_500))).await;
+        if world.weather.crashes {
+            servers.trouble(random).await;
+        }
+    }
+    world.clear_up();
+    servers.clear_up();
+    sleep(Duration::from_millis(random.u64(500..2_500))).await;
+    rest(world, &servers, actors).await
+}
+
+/// People stop, readers read to the end, turns end, and engines close.
+async fn rest(
+    world: &Arc<World>,
+    servers: &Servers,
+    actors: Vec<tokio::task::JoinHandle<()>>,
+) -> Result<(), String> {
     world.quiet_down();
     for actor in actors {
         actor.await.map_err(|error| format!("a panic: {error}"))?;
     }
     people::turns_end(world).await?;
-    engine.close(Duration::from_secs(1)).await;
-    Ok(())
-}
-
-fn builder(world: &Arc<World>) -> EngineBuilder {
-    // Small limits, so that short schedules reach them.
-    let pace = Pace {
-        entries: 8,
-        bytes: 2_000,
-        ..Pace::default()
-    };
-    Engine::builder(store::SimStore::new(world))
-        .clock(world::SimClock(Arc::clone(world)))
-        .idle_after(Duration::from_millis(300))
-        .pace(pace)
-        .bot(bot::SimBot::new("ann", world))
-        .bot(bot::SimBot::new("ben", world))
+    servers.close().await
 }

@@ -6,6 +6,7 @@ use crate::scene::{Answering, Strings, a_moment, is_end, kind, next, notices, pu
 use coop_core::mutant::Mutant;
 use coop_core::store::Store;
 use coop_core::store::memory::MemoryStore;
+use coop_core::testing::simulation::Shown;
 use coop_core::{
     BotLimits, Engine, ErrorKind, Event, GoneReason, Room, Seq, Subscription, TurnEnd, TurnHandle, TurnStatus, User,
 };
@@ -116,6 +117,7 @@ macro_rules! checks {
 checks!(
     all_readers_see_one_order,
     what_is_said_elsewhere_comes_without_anything_said_here,
+    a_reader_moves_in_the_middle_of_an_answer,
     an_invitation_is_heard_at_the_server_of_the_invited,
     a_removal_is_effective_at_the_other_server,
     a_deleted_room_is_gone_at_the_other_server,
@@ -276,6 +278,51 @@ async fn an_answer_is_one_text_at_both_servers(mut pair: Pair) {
     assert_eq!(turn.ended().await.unwrap().status, TurnStatus::Done);
     assert!(!pair.two.ann.has_next(), "one server answers");
     pair.close().await;
+}
+
+/// It may have had more than the other server knows, which reads the answer at its checkpoints.
+async fn a_reader_moves_in_the_middle_of_an_answer(mut pair: Pair) {
+    let mut alices = pair.room.subscribe().await.unwrap();
+    // Bob's server has the room in memory, and has not looked since.
+    let _bobs = reads(&pair.bobs).await;
+    let (_, answering) = pair.ask().await;
+    let mut shown = None;
+    answering.say("first, ").await.unwrap();
+    let held = |shown: &Option<Shown>| shown.as_ref().map_or(0, |shown: &Shown| shown.position.tapes.values().sum());
+    while held(&shown) == 0 {
+        show(&mut shown, &next(&mut alices).await);
+    }
+    let mut position = alices.position().unwrap().clone();
+    drop(alices);
+    let there = pair.two.alice.room(pair.room.id()).await.unwrap();
+    if let Some(shown) = &mut shown {
+        shown.moved = true;
+        position = shown.position.clone();
+    }
+    let mut alices = there.resume(position).await.unwrap();
+    answering.say("second, ").await.unwrap();
+    while held(&shown) < "first, second, ".len() as u64 {
+        show(&mut shown, &next(&mut alices).await);
+    }
+    answering.say("and the rest").await.unwrap();
+    answering.finish();
+    let mut ended = false;
+    while !ended {
+        let event = next(&mut alices).await;
+        ended = is_end(&event);
+        show(&mut shown, &event);
+    }
+    let shown = shown.unwrap();
+    let answer = shown.messages.values().find(|message| message.reply_to.is_some()).unwrap();
+    assert_eq!(answer.text, "first, second, and the rest");
+    pair.close().await;
+}
+
+fn show(shown: &mut Option<Shown>, event: &Event) {
+    match shown {
+        None => *shown = Shown::begin(event),
+        Some(shown) => shown.apply(event).unwrap(),
+    }
 }
 
 async fn a_stop_reaches_the_server_of_the_turn(mut pair: Pair) {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// How many schedules a run of the tests goes through; `COOP_SIM_SCHEDULES` overrides it.
 const SCHEDULES: u64 = 10_000;
 
-/// `COOP_SIM_SEED` runs one schedule again, `COOP_SIM_TRACE` prints what its readers read.
+/// `COOP_SIM_SEED` runs one schedule again, `COOP_SIM_TRACE` prints what happens.
 #[test]
 fn schedules_hold_the_invariants() {
     if let Ok(seed) = std::env::var("COOP_SIM_SEED") {
@@ -59,6 +59,9 @@ fn without_a_mechanism_the_schedules_break() {
         Mutant::AskWithTurn,
         Mutant::GoneBeforePublish,
         Mutant::GoneAfterLoad,
+        Mutant::Heads,
+        Mutant::Lease,
+        Mutant::Fence,
     ];
     let mut unnoticed = Vec::new();
     for mechanism in mechanisms {

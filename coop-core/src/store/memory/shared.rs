@@ -3,6 +3,7 @@
 
 use crate::id::{RoomId, Seq, TurnId, UserId};
 use crate::model::{TurnEnd, TurnInfo, TurnStatus};
+use crate::mutant::{Mutant, removed};
 use crate::store::plan::{EventKind, EventRow, Plan, RoomChange, TurnRow};
 use crate::store::{Changes, LEASE, Look, OpenTurn, Whose};
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,9 +52,10 @@ impl Shared {
     }
 
     fn whose(&self, turn: TurnId, engine: Option<EngineId>) -> Whose {
+        let alive = |owner: &EngineId| self.leases.get(owner).is_some_and(|until| *until > Instant::now());
         match self.turns.get(&turn) {
             Some((owner, _)) if Some(*owner) == engine => Whose::Mine,
-            Some((owner, _)) if self.leases.get(owner).is_some_and(|until| *until > Instant::now()) => Whose::Anothers,
+            Some((owner, _)) if alive(owner) && !removed(Mutant::Lease) => Whose::Anothers,
             _ => Whose::Nobodys,
         }
     }

@@ -10,13 +10,16 @@ use std::time::Duration;
 pub(super) struct SimBot {
     handle: &'static str,
     world: Arc<World>,
+    /// The number of the server that it runs at.
+    server: usize,
 }
 
 impl SimBot {
-    pub(super) fn new(handle: &'static str, world: &Arc<World>) -> Self {
+    pub(super) fn new(handle: &'static str, world: &Arc<World>, server: usize) -> Self {
         Self {
             handle,
             world: Arc::clone(world),
+            server,
         }
     }
 }
@@ -31,6 +34,7 @@ impl Bot for SimBot {
     }
 
     async fn reply(&self, turn: Turn, out: ReplyWriter) -> Result<Finish, BotError> {
+        self.world.begins(turn.id, self.server);
         let mood = self.world.roll(12);
         let pieces = self.world.roll(14);
         match mood {

@@ -1,9 +1,9 @@
 //! People: they talk, resend, change their minds, govern and read, each at their own random pace.
 
-use super::world::{Attempt, World};
+use super::servers::{Server, Servers};
+use super::world::{Attempt, Removal, World};
 use super::{Shown, wire};
-use crate::builder::Engine;
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Result};
 use crate::event::Event;
 use crate::id::{MessageId, RoomId, Seq, UserId};
 use crate::model::Draft;
@@ -19,11 +19,12 @@ use tokio::task::JoinHandle;
 const NAMES: [&str; 3] = ["ada", "bob", "cyd"];
 
 /// Makes the people and their two rooms, if this world has none yet.
-pub(super) async fn found(world: &Arc<World>, engine: &Engine) -> Result<(), String> {
+pub(super) async fn found(world: &Arc<World>, servers: &Servers) -> std::result::Result<(), String> {
     let say = |error: crate::Error| error.to_string();
     if !world.ledger().people.is_empty() {
         return Ok(());
     }
+    let engine = &servers.any().engine;
     let mut people = Vec::new();
     for name in NAMES {
         people.push(engine.create_user(name).await.map_err(say)?);
@@ -40,7 +41,7 @@ pub(super) async fn found(world: &Arc<World>, engine: &Engine) -> Result<(), Str
 }
 
 /// Sets everyone to work.
-pub(super) fn wake(world: &Arc<World>, engine: &Engine) -> Vec<JoinHandle<()>> {
+pub(super) fn wake(world: &Arc<World>, servers: &Arc<Servers>) -> Vec<JoinHandle<()>> {
     let (people, rooms) = {
         let ledger = world.ledger();
         (ledger.people.clone(), ledger.rooms.clone())
@@ -49,25 +50,25 @@ pub(super) fn wake(world: &Arc<World>, engine: &Engine) -> Vec<JoinHandle<()>> {
     for &user in &people {
         let person = Person {
             world: Arc::clone(world),
-            engine: engine.clone(),
+            servers: Arc::clone(servers),
             user,
         };
         actors.push(tokio::spawn(person.live()));
         for &room in &rooms {
             let person = Person {
                 world: Arc::clone(world),
-                engine: engine.clone(),
+                servers: Arc::clone(servers),
                 user,
             };
             actors.push(tokio::spawn(person.read(room)));
         }
-        actors.push(tokio::spawn(wire::live(Arc::clone(world), engine.clone(), user)));
+        actors.push(tokio::spawn(wire::live(Arc::clone(world), Arc::clone(servers), user)));
     }
     actors
 }
 
 /// Waits until every turn has ended, as every turn must without any restart.
-pub(super) async fn turns_end(world: &Arc<World>) -> Result<(), String> {
+pub(super) async fn turns_end(world: &Arc<World>) -> std::result::Result<(), String> {
     for _ in 0..600 {
         let open = world.disk.open_turns().now_or_never();
         match open {
@@ -83,27 +84,29 @@ pub(super) async fn turns_end(world: &Arc<World>) -> Result<(), String> {
 
 struct Person {
     world: Arc<World>,
-    engine: Engine,
+    servers: Arc<Servers>,
     user: UserId,
 }
 
 impl Person {
     async fn live(self) {
         while !self.world.is_quiet() {
-            self.world.dawdle(90).await;
+            // Several servers take seconds to find out about each other.
+            self.world.dawdle(if self.world.is_shared() { 300 } else { 90 }).await;
             let rooms = self.world.ledger().rooms.clone();
             let Some(&id) = rooms.get(self.world.roll(rooms.len())) else {
                 continue;
             };
-            let Ok(user) = self.engine.user(self.user).await else {
+            let server = self.servers.any();
+            let Ok(user) = server.engine.user(self.user).await else {
                 continue;
             };
             let Ok(room) = user.room(id).await else { continue };
-            self.do_something(&room).await;
+            self.do_something(&server, &room).await;
         }
     }
 
-    async fn do_something(&self, room: &Room) {
+    async fn do_something(&self, server: &Server, room: &Room) {
         match self.world.roll(24) {
             0..=8 => self.say_something_new(room).await,
             9..=12 => self.say_it_again(room).await,
@@ -112,8 +115,8 @@ impl Person {
             15 | 16 => self.stop_something(room).await,
             17 => drop(room.mark_read(Seq(1 + self.world.roll(30) as i64)).await),
             18 => drop(room.typing().await),
-            19 => self.remove_somebody(room).await,
-            20 | 21 => self.invite_somebody(room).await,
+            19 => self.remove_somebody(server, room).await,
+            20 | 21 => self.invite_somebody(server, room).await,
             22 => drop(room.rename(format!("room {}", self.world.roll(9))).await),
             _ => self.rarely(room).await,
         }
@@ -274,32 +277,40 @@ impl Person {
         }
     }
 
-    async fn remove_somebody(&self, room: &Room) {
+    async fn remove_somebody(&self, server: &Server, room: &Room) {
         let somebody = self.somebody();
+        let key = (room.id(), somebody);
+        let invited = self.world.ledger().invited(key);
         let result = if somebody == self.user {
             room.leave().await
         } else {
             room.remove(somebody).await
         };
-        let key = (room.id(), somebody);
+        let removal = Removal {
+            at: self.world.now(),
+            server: server.number,
+        };
         let mut ledger = self.world.ledger();
-        if result.is_ok() && ledger.inviting.get(&key).is_none_or(|&under_way| under_way == 0) {
-            ledger.removed.insert(key);
+        // An invitation meanwhile may have come after it.
+        if result.is_ok() && ledger.invited(key) == invited && !ledger.is_inviting(key) {
+            ledger.removed.insert(key, removal);
         }
     }
 
-    async fn invite_somebody(&self, room: &Room) {
+    async fn invite_somebody(&self, server: &Server, room: &Room) {
         let somebody = self.somebody();
         let key = (room.id(), somebody);
         {
             let mut ledger = self.world.ledger();
             ledger.removed.remove(&key);
-            *ledger.inviting.entry(key).or_default() += 1;
+            let invitations = ledger.inviting.entry(key).or_default();
+            invitations.begun += 1;
+            invitations.under_way += 1;
         }
-        if let Ok(user) = self.engine.user(somebody).await {
+        if let Ok(user) = server.engine.user(somebody).await {
             let _ = room.invite(&user).await;
         }
-        *self.world.ledger().inviting.entry(key).or_default() -= 1;
+        self.world.ledger().inviting.entry(key).or_default().under_way -= 1;
     }
 
     async fn rarely(&self, room: &Room) {
@@ -316,21 +327,28 @@ impl Person {
         }
     }
 
-    /// Reads one room over and over: from where it stopped, at its own pace.
+    /// Reads one room over and over: from where it stopped, at its own pace, at any server.
     async fn read(self, room: RoomId) {
         let mut shown = self.world.ledger().shown.remove(&(room, self.user));
         loop {
             let quiet = self.world.is_quiet();
-            match self.subscribe(room, shown.as_ref()).await {
-                Some(events) => {
-                    if self.follow(room, &mut shown, events).await {
+            let server = self.servers.any();
+            if let Some(shown) = &mut shown {
+                shown.moved = self.world.is_shared();
+            }
+            match self.subscribe(&server, room, shown.as_ref()).await {
+                Ok(events) => {
+                    if self.follow(&server, room, &mut shown, events).await {
                         break;
                     }
                 }
-                None => {
-                    shown = None;
+                Err(error) => {
+                    let away = self.world.is_shared() && error.kind() != ErrorKind::NotFound;
+                    if !away {
+                        shown = None;
+                    }
                     self.world.dawdle(40).await;
-                    if quiet {
+                    if quiet && !away {
                         break;
                     }
                 }
@@ -343,16 +361,22 @@ impl Person {
         }
     }
 
-    async fn subscribe(&self, room: RoomId, shown: Option<&Shown>) -> Option<Subscription> {
-        let room = self.engine.user(self.user).await.ok()?.room(room).await.ok()?;
+    async fn subscribe(&self, server: &Server, room: RoomId, shown: Option<&Shown>) -> Result<Subscription> {
+        let room = server.engine.user(self.user).await?.room(room).await?;
         match shown {
-            Some(shown) => room.resume(shown.position.clone()).await.ok(),
-            None => room.subscribe().await.ok(),
+            Some(shown) => room.resume(shown.position.clone()).await,
+            None => room.subscribe().await,
         }
     }
 
-    /// Reads until it loses interest, or, once everything is quiet, to the end: then it returns true.
-    async fn follow(&self, room: RoomId, shown: &mut Option<Shown>, mut events: Subscription) -> bool {
+    /// Reads until it loses interest or its server, or, once everything is quiet, to the end: then it returns true.
+    async fn follow(
+        &self,
+        server: &Server,
+        room: RoomId,
+        shown: &mut Option<Shown>,
+        mut events: Subscription,
+    ) -> bool {
         loop {
             // What it shows must survive a crash at any moment, as a client's screen does.
             if let Some(shown) = shown.as_ref() {
@@ -361,7 +385,12 @@ impl Person {
             if self.world.roll(5) == 0 {
                 self.world.dawdle(60).await;
             }
-            match tokio::time::timeout(Duration::from_secs(8), events.next()).await {
+            let next = tokio::select! {
+                biased;
+                () = server.died.cancelled() => return false,
+                next = tokio::time::timeout(self.world.silence(), events.next()) => next,
+            };
+            match next {
                 // Nothing for that long: everything is quiet, and all has been read.
                 Err(_) if self.world.is_quiet() => return true,
                 Err(_) => {}
@@ -373,7 +402,7 @@ impl Person {
                     return false;
                 }
                 Ok(Some(Ok(event))) => {
-                    take(&self.world, self.user, room, shown, &event);
+                    take(&self.world, server, self.user, room, shown, &event);
                     if !self.world.is_quiet() && self.world.roll(40) == 0 {
                         return false;
                     }
@@ -384,12 +413,22 @@ impl Person {
 }
 
 /// Applies an event to what a reader shows, and notes what must not have happened.
-pub(super) fn take(world: &World, user: UserId, room: RoomId, shown: &mut Option<Shown>, event: &Event) {
-    if world.trace {
-        println!("{} {user} reads {event:?}", world.now());
-    }
-    if world.ledger().removed.contains(&(room, user)) {
-        world.breaks(format!("I7: {user} was removed from {room} and got {event:?}"));
+pub(super) fn take(
+    world: &World,
+    server: &Server,
+    user: UserId,
+    room: RoomId,
+    shown: &mut Option<Shown>,
+    event: &Event,
+) {
+    world.trace(|| format!("{user} at server {} reads {event:?}", server.number));
+    let removal = world.ledger().removed.get(&(room, user)).copied();
+    if let Some(removal) = removal.filter(|removal| world.must_know(server, *removal)) {
+        world.breaks(format!(
+            "I7: {user} was removed from {room} at {} and got {event:?} at {}",
+            removal.at,
+            world.now()
+        ));
     }
     match shown {
         None => *shown = Shown::begin(event),

@@ -24,6 +24,8 @@ pub struct Shown {
     pub ended: BTreeSet<TurnId>,
     /// Nothing below this is known.
     pub since: Seq,
+    /// It comes from another engine, which may have known more of an answer than this one does yet.
+    pub moved: bool,
 }
 
 impl Shown {
@@ -55,6 +57,7 @@ impl Shown {
             messages,
             turns: BTreeMap::new(),
             ended: BTreeSet::new(),
+            moved: false,
         })
     }
 
@@ -77,7 +80,7 @@ impl Shown {
                     fresh.position.seq, self.position.seq
                 ));
             }
-            *self = fresh;
+            *self = Self { moved: self.moved, ..fresh };
             return Ok(());
         }
         if let Some(seq) = event.seq() {
@@ -165,8 +168,10 @@ impl Shown {
     }
 
     fn replace(&mut self, id: MessageId, end: u64, text: &str) -> Result<(), String> {
+        let moved = self.moved;
         let Some(message) = self.open(id) else { return Ok(()) };
-        if !text.starts_with(&message.text) || text.len() as u64 != end {
+        let fits = text.starts_with(&message.text) || moved && message.text.starts_with(text);
+        if !fits || text.len() as u64 != end {
             return Err(format!("I2: {id} showed {:?} and is now {text:?}", message.text));
         }
         message.text = text.to_owned();

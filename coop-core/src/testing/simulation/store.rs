@@ -6,7 +6,9 @@ use crate::event::Event;
 use crate::id::{MessageId, RoomId, Seq, TurnId, UserId};
 use crate::model::{Account, Member, Message, Page, Range, RoomEntry, RoomInfo, Snapshot, TurnInfo};
 use crate::store::memory::MemoryStore;
-use crate::store::{Batch, Committed, NewAccount, NewRoom, RoomHead, RoomStore, UserStore};
+use crate::store::{
+    Batch, Changes, Committed, Look, NewAccount, NewRoom, OpenTurn, Others, RoomHead, RoomStore, UserStore,
+};
 use async_trait::async_trait;
 use std::sync::Arc;
 
@@ -16,9 +18,9 @@ pub(super) struct SimStore {
 }
 
 impl SimStore {
-    pub(super) fn new(world: &Arc<World>) -> Self {
+    pub(super) fn new(world: &Arc<World>, disk: MemoryStore) -> Self {
         Self {
-            disk: world.disk.reopen(),
+            disk,
             world: Arc::clone(world),
         }
     }
@@ -44,6 +46,10 @@ impl RoomStore for SimStore {
         };
         if fate == 0 {
             return Err(Error::unavailable("the simulated store refuses"));
+        }
+        if fate == 2 && self.world.is_shared() {
+            // Longer than a sender waits, now and then.
+            self.world.dawdle(12_000).await;
         }
         let committed = self.disk.commit(batch).await;
         // A crash may fall between the commit and its answer.
@@ -115,11 +121,49 @@ impl RoomStore for SimStore {
     }
 
     async fn open_turns(&self) -> Result<Vec<TurnInfo>> {
-        self.disk.open_turns().await
+        RoomStore::open_turns(&self.disk).await
+    }
+
+    fn others(&self) -> Option<&dyn Others> {
+        self.disk.others().map(|_| self as &dyn Others)
     }
 
     async fn close(&self) {
         RoomStore::close(&self.disk).await;
+    }
+}
+
+#[async_trait]
+impl Others for SimStore {
+    async fn now(&self) -> Result<Look> {
+        self.read().await?;
+        Others::now(&self.disk).await
+    }
+
+    async fn changes(&self, since: Look) -> Result<Changes> {
+        self.read().await?;
+        let seen = self.disk.changes(since).await;
+        self.world.dawdle(8).await;
+        seen
+    }
+
+    async fn renew(&self) -> Result<()> {
+        self.read().await?;
+        let renewed = self.disk.renew().await;
+        self.world.dawdle(8).await;
+        renewed
+    }
+
+    async fn open_turns(&self) -> Result<Vec<OpenTurn>> {
+        self.read().await?;
+        let seen = Others::open_turns(&self.disk).await;
+        self.world.dawdle(8).await;
+        seen
+    }
+
+    async fn is_mine(&self, turn: TurnId) -> Result<bool> {
+        self.read().await?;
+        self.disk.is_mine(turn).await
     }
 }
 

@@ -20,10 +20,17 @@ macro_rules! disk {
     };
 }
 
+fn open_turns(world: &World) -> Result<Vec<crate::TurnInfo>, String> {
+    match RoomStore::open_turns(&world.disk.reopen()).now_or_never() {
+        Some(Ok(open)) => Ok(open),
+        other => Err(format!("the disk cannot be read: {other:?}")),
+    }
+}
+
 pub(super) fn of(world: &World) -> Result<(), String> {
     world.broken()?;
     let ledger = world.ledger();
-    let open = disk!(world.open_turns());
+    let open = open_turns(world)?;
     if !open.is_empty() {
         return Err(format!("I4: turns that never ended: {open:?}"));
     }
@@ -159,6 +166,9 @@ fn answers(world: &World, ledger: &Ledger, room: RoomId, log: &Log) -> Result<()
                 "I4: turn {turn} had {} bytes a second before the crash and kept {text:?}",
                 wrote.owed
             ));
+        }
+        if end.status == TurnStatus::Interrupted && wrote.in_fair_weather {
+            return Err(format!("I4: turn {turn} was interrupted though its server is well"));
         }
         if end.status == TurnStatus::Done
             && end

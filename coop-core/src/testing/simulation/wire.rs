@@ -3,9 +3,9 @@
 
 use super::Shown;
 use super::people::take;
+use super::servers::{Server, Servers};
 use super::world::World;
 use crate::attachment::{Attachment, Feed, Start};
-use crate::builder::Engine;
 use crate::event::{Event, GoneReason, Hint};
 use crate::id::{RoomId, Seq, UserId};
 use crate::live::{Cursor, Encoder, Entry, Frames, Level, Offer, Reader};
@@ -158,10 +158,13 @@ impl Reader for Wire {
 }
 
 /// Connects over and over until everything is quiet.
-pub(super) async fn live(world: Arc<World>, engine: Engine, user: UserId) {
+pub(super) async fn live(world: Arc<World>, servers: Arc<Servers>, user: UserId) {
     while !world.is_quiet() {
         world.dawdle(60).await;
-        let Ok(account) = engine.user(user).await else { continue };
+        let server = servers.any();
+        let Ok(account) = server.engine.user(user).await else {
+            continue;
+        };
         let wire = Arc::new(Wire {
             world: Arc::clone(&world),
             state: Mutex::default(),
@@ -171,6 +174,7 @@ pub(super) async fn live(world: Arc<World>, engine: Engine, user: UserId) {
         let attachment = account.attach(Arc::clone(&wire) as Arc<dyn Reader>, encoder());
         Connection {
             world: &world,
+            server: &server,
             user,
             wire: &wire,
             attachment,
@@ -191,6 +195,7 @@ enum Client {
 
 struct Connection<'a> {
     world: &'a World,
+    server: &'a Server,
     user: UserId,
     wire: &'a Wire,
     attachment: Attachment,
@@ -210,13 +215,16 @@ impl Connection<'_> {
             self.join(room).await;
         }
         let mut last = Instant::now();
-        while last.elapsed() < Duration::from_secs(10) {
+        while last.elapsed() < self.world.silence() + Duration::from_secs(2) {
             let quiet = self.world.is_quiet();
             if !quiet && self.world.roll(60) == 0 {
                 return;
             }
             let patience = Duration::from_millis(if quiet { 1_000 } else { 25 });
             let _ = tokio::time::timeout(patience, self.wire.wake.notified()).await;
+            if self.server.died.is_cancelled() {
+                return;
+            }
             {
                 let mut state = lock(&self.wire.state);
                 state.space = if quiet {
@@ -371,11 +379,9 @@ impl Connection<'_> {
 
     fn take(&mut self, event: &Event) {
         let room = event.room();
-        if self.world.trace {
-            println!("{} over the wire:", self.world.now());
-        }
+        self.world.trace(|| "over the wire:".to_owned());
         match self.clients.get_mut(&room) {
-            Some(Client::Full(shown)) => take(self.world, self.user, room, shown, event),
+            Some(Client::Full(shown)) => take(self.world, self.server, self.user, room, shown, event),
             Some(Client::Events(seq)) => {
                 if event.seq() != Some(seq.next()) {
                     self.world

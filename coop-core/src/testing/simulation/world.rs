@@ -1,29 +1,34 @@
 //! What outlives the engines: the disk, the clock, and a ledger of everything that was promised or seen.
 
+use super::servers::Server;
 use super::{Shown, Weather};
 use crate::id::{MessageId, RoomId, TurnId, UserId};
 use crate::store::memory::MemoryStore;
 use crate::sync::lock;
 use crate::time::{Clock, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// How long something done at one server may take to be effective at another, in milliseconds: two seconds, and what the
+/// store takes.
+const SEEN: i64 = 2_200;
+
 pub(super) struct World {
     pub(super) weather: Weather,
     pub(super) disk: MemoryStore,
-    /// Print what readers read.
-    pub(super) trace: bool,
+    trace: bool,
     pub(super) ledger: Mutex<Ledger>,
     random: Mutex<fastrand::Rng>,
-    /// No more faults and crashes.
-    fair: AtomicBool,
+    /// Since when there are no more faults and crashes.
+    fair_since: AtomicI64,
     /// People stop doing things; readers read to the end and rest.
     quiet: AtomicBool,
     time: Mutex<Time>,
     broken: Mutex<Option<String>>,
+    servers: AtomicUsize,
 }
 
 struct Time {
@@ -48,14 +53,16 @@ pub(super) struct Ledger {
     /// What each turn's bot wrote.
     pub(super) wrote: BTreeMap<TurnId, Wrote>,
     /// Removals that were acknowledged, until an invitation begins.
-    pub(super) removed: BTreeSet<(RoomId, UserId)>,
-    /// Invitations under way: a removal that is acknowledged meanwhile may already be undone.
-    pub(super) inviting: BTreeMap<(RoomId, UserId), usize>,
+    pub(super) removed: BTreeMap<(RoomId, UserId), Removal>,
+    /// A removal that is acknowledged while somebody invites may already be undone.
+    pub(super) inviting: BTreeMap<(RoomId, UserId), Invitations>,
     /// What roaming readers show, while they are away.
     pub(super) shown: BTreeMap<(RoomId, UserId), Shown>,
     /// What the readers of the last life showed at its end.
     pub(super) finally: Vec<Shown>,
     pub(super) next_client_id: u32,
+    /// Servers that were killed or told to close.
+    pub(super) left: BTreeSet<usize>,
 }
 
 #[derive(Clone, Default)]
@@ -68,8 +75,37 @@ pub(super) struct Attempt {
     pub(super) touched: bool,
 }
 
+/// A removal that was acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Removal {
+    pub(super) at: i64,
+    /// The number of the server that did it.
+    pub(super) server: usize,
+}
+
+#[derive(Clone, Copy, Default)]
+pub(super) struct Invitations {
+    pub(super) begun: usize,
+    pub(super) under_way: usize,
+}
+
+impl Ledger {
+    /// How many invitations have begun.
+    pub(super) fn invited(&self, key: (RoomId, UserId)) -> usize {
+        self.inviting.get(&key).map_or(0, |invitations| invitations.begun)
+    }
+
+    pub(super) fn is_inviting(&self, key: (RoomId, UserId)) -> bool {
+        self.inviting.get(&key).is_some_and(|invitations| invitations.under_way > 0)
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Wrote {
+    /// The number of the server whose bot it is, once one has begun.
+    pub(super) server: Option<usize>,
+    /// It began when nothing more could befall its server.
+    pub(super) in_fair_weather: bool,
     /// Everything it tried to push.
     pub(super) text: String,
     /// When how much of it had been taken, in milliseconds.
@@ -88,13 +124,14 @@ impl World {
             trace: std::env::var_os("COOP_SIM_TRACE").is_some(),
             ledger: Mutex::default(),
             random: Mutex::new(random.fork()),
-            fair: AtomicBool::new(false),
+            fair_since: AtomicI64::new(i64::MAX),
             quiet: AtomicBool::new(false),
             time: Mutex::new(Time {
                 before: 1_000_000,
                 began: None,
             }),
             broken: Mutex::new(None),
+            servers: AtomicUsize::new(0),
         }
     }
 
@@ -116,11 +153,16 @@ impl World {
     }
 
     pub(super) fn faulty(&self) -> bool {
-        self.weather.faults && !self.fair.load(Ordering::Relaxed) && !self.is_quiet()
+        self.weather.faults && !self.is_fair(0) && !self.is_quiet()
     }
 
     pub(super) fn clear_up(&self) {
-        self.fair.store(true, Ordering::Relaxed);
+        self.fair_since.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// Whether nothing has befallen anybody for as many milliseconds.
+    fn is_fair(&self, for_long: i64) -> bool {
+        self.fair_since.load(Ordering::Relaxed).saturating_add(for_long) <= self.now()
     }
 
     pub(super) fn quiet_down(&self) {
@@ -139,6 +181,68 @@ impl World {
         ledger.inviting.clear();
     }
 
+    /// Prints something, if anybody wants to know.
+    pub(super) fn trace(&self, what: impl FnOnce() -> String) {
+        if self.trace {
+            println!("{} {}", self.now(), what());
+        }
+    }
+
+    pub(super) fn next_server(&self) -> usize {
+        self.servers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether several servers use the disk at the same time.
+    pub(super) fn is_shared(&self) -> bool {
+        self.weather.servers > 1
+    }
+
+    /// How long nothing may be heard before all has been heard. An owner that died is found out only after its lease.
+    pub(super) fn silence(&self) -> Duration {
+        Duration::from_secs(if self.is_shared() { 20 } else { 8 })
+    }
+
+    /// Whether a server must keep this removal by now.
+    pub(super) fn must_know(&self, server: &Server, removal: Removal) -> bool {
+        let fair = !self.weather.faults || self.is_fair(0);
+        let looked = removal.at.max(server.sound_since()).saturating_add(SEEN);
+        server.number == removal.server || fair && looked < self.now()
+    }
+
+    /// A bot begins with a turn, which happens once.
+    pub(super) fn begins(&self, turn: TurnId, server: usize) {
+        self.trace(|| format!("server {server} begins turn {turn}"));
+        // One that was away may lose its lease before it can renew it.
+        let fair = self.is_fair(if self.is_shared() { 1_000 } else { 0 });
+        let before = {
+            let mut ledger = self.ledger();
+            let left = ledger.left.contains(&server);
+            let wrote = ledger.wrote.entry(turn).or_default();
+            wrote.in_fair_weather = fair && !left;
+            wrote.server.replace(server)
+        };
+        if let Some(before) = before {
+            self.breaks(format!("I4: turn {turn} is begun by server {server} after {before}"));
+        }
+    }
+
+    /// Something befalls a server: of what its bots write less may be kept from now on than they have written.
+    pub(super) fn loses(&self, server: &Server, killed: bool) {
+        let now = self.now();
+        let mut ledger = self.ledger();
+        // What it wrote since it came back may still wait for the store.
+        let kept = server.sound_since().saturating_add(1_000) < now;
+        let of_server = |wrote: &&mut Wrote| wrote.server == Some(server.number) && !wrote.over;
+        for wrote in ledger.wrote.values_mut().filter(of_server) {
+            wrote.over = killed;
+            if !kept {
+                continue;
+            }
+            let old = wrote.taken.iter().rev().find(|(at, _)| *at < now - 1_000);
+            wrote.owed = wrote.owed.max(old.map_or(0, |(_, taken)| *taken));
+        }
+    }
+
     pub(super) fn end_life(&self, crashed: bool) {
         let now = self.now();
         *lock(&self.time) = Time {
@@ -148,6 +252,9 @@ impl World {
         let mut ledger = self.ledger();
         for wrote in ledger.wrote.values_mut().filter(|wrote| !wrote.over) {
             wrote.over = true;
+            if self.is_shared() {
+                continue;
+            }
             let old = wrote.taken.iter().rev().find(|(at, _)| crashed && *at < now - 1_000);
             wrote.owed = old.map_or(0, |(_, taken)| *taken);
         }
