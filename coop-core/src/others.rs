@@ -6,6 +6,7 @@
 
 use crate::engine::Shared;
 use crate::error::Result;
+use crate::event::GoneReason;
 use crate::id::{RoomId, Seq};
 use crate::model::{TurnEnd, TurnStatus};
 use crate::mutant::{Mutant, removed};
@@ -129,6 +130,12 @@ fn follow(shared: &Arc<Shared>, changes: Changes, behind: &mut BTreeMap<RoomId, 
         }
         _ => false,
     });
+    for left in changes.left {
+        // At once: the room's writer may be waiting for the store.
+        if let Some(live) = shared.in_memory(left.room).filter(|live| live.seq() < left.seq) {
+            shared.expel(&live, Some(left.user), GoneReason::Removed, Some(left.by));
+        }
+    }
     for (room, user) in changes.joined {
         // A room in memory tells them itself when it reads the event.
         if shared.in_memory(room).is_none() {

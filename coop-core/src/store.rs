@@ -195,10 +195,25 @@ pub struct Changes {
     pub rooms: Vec<(RoomId, Seq)>,
     /// Who has become a member of which room.
     pub joined: Vec<(RoomId, UserId)>,
+    /// Who has left which room, or was removed from it.
+    pub left: Vec<Left>,
     /// Rooms that were deleted.
     pub gone: Vec<RoomId>,
     /// Users whose tokens have ended, if the store keeps users.
     pub tokens_ended: Vec<UserId>,
+}
+
+/// Somebody who has left a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// The room.
+    pub room: RoomId,
+    /// Who has left it.
+    pub user: UserId,
+    /// The event.
+    pub seq: Seq,
+    /// Who did it: the same, if of their own accord.
+    pub by: UserId,
 }
 
 /// A turn that has not ended.

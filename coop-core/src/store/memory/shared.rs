@@ -5,7 +5,7 @@ use crate::id::{RoomId, Seq, TurnId, UserId};
 use crate::model::{TurnEnd, TurnInfo, TurnStatus};
 use crate::mutant::{Mutant, removed};
 use crate::store::plan::{EventKind, EventRow, Plan, RoomChange, TurnRow};
-use crate::store::{Changes, LEASE, Look, OpenTurn, Whose};
+use crate::store::{Changes, LEASE, Left, Look, OpenTurn, Whose};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 
@@ -28,6 +28,7 @@ pub(super) struct Shared {
 enum Change {
     Room(RoomId, Seq),
     Joined(RoomId, UserId),
+    Left(Left),
     Gone(RoomId),
     TokensEnded(UserId),
 }
@@ -107,9 +108,16 @@ impl Shared {
             return;
         }
         self.changes.push(Change::Room(room, seq));
-        let joined = events.iter().filter(|row| row.kind == EventKind::MemberJoined);
-        let joined = joined.filter_map(|row| Some(Change::Joined(room, row.user?)));
-        self.changes.extend(joined);
+        self.changes.extend(events.iter().filter_map(|row| match row.kind {
+            EventKind::MemberJoined => Some(Change::Joined(room, row.user?)),
+            EventKind::MemberLeft => Some(Change::Left(Left {
+                room,
+                user: row.user?,
+                seq: row.seq,
+                by: row.by?,
+            })),
+            _ => None,
+        }));
     }
 
     pub(super) fn tokens_ended(&mut self, user: UserId) {
@@ -132,6 +140,7 @@ impl Shared {
             match *change {
                 Change::Room(room, seq) => drop(rooms.insert(room, seq)),
                 Change::Joined(room, user) => found.joined.push((room, user)),
+                Change::Left(left) => found.left.push(left),
                 Change::Gone(room) => found.gone.push(room),
                 Change::TokensEnded(user) => found.tokens_ended.push(user),
             }

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::id::{RoomId, Seq, TurnId, UserId};
 use crate::model::TurnEnd;
 use crate::store::sql::{Reads, columns, get, width};
-use crate::store::{Changes, LEASE, Look, OpenTurn, Others, Whose};
+use crate::store::{Changes, LEASE, Left, Look, OpenTurn, Others, Whose};
 use async_trait::async_trait;
 use sqlx::Postgres;
 use sqlx::postgres::PgRow;
@@ -23,13 +23,14 @@ macro_rules! xmin {
 pub(super) const NOW: &str = concat!("SELECT ", xmin!());
 
 /// 0 the next look; 1 a room and its newest event; 2 somebody who has joined a room; 3 a room that is gone; 4 somebody
-/// whose tokens have ended.
+/// whose tokens have ended; 5 somebody who has left a room, when, and by whom.
 pub(super) const CHANGES: &str = concat!(
     "SELECT 0::BIGINT, ",
     xmin!(),
-    ", 0::BIGINT UNION ALL SELECT 1, e.chat_id, MAX(e.seq) FROM events e WHERE e.xid >= $1 GROUP BY e.chat_id UNION ALL \
-     SELECT 2, e.chat_id, e.user_id FROM events e WHERE e.xid >= $1 AND e.kind = 'member_joined' UNION ALL SELECT CASE WHEN \
-     n.chat_id IS NULL THEN 4 ELSE 3 END, COALESCE(n.chat_id, n.user_id), 0 FROM endings n WHERE n.xid >= $1",
+    ", 0::BIGINT, 0::BIGINT, 0::BIGINT UNION ALL SELECT 1, e.chat_id, MAX(e.seq), 0, 0 FROM events e WHERE e.xid >= $1 GROUP \
+     BY e.chat_id UNION ALL SELECT CASE e.kind WHEN 'member_joined' THEN 2 ELSE 5 END, e.chat_id, e.user_id, e.seq, e.by_id \
+     FROM events e WHERE e.xid >= $1 AND e.kind IN ('member_joined', 'member_left') UNION ALL SELECT CASE WHEN n.chat_id IS \
+     NULL THEN 4 ELSE 3 END, COALESCE(n.chat_id, n.user_id), 0, 0, 0 FROM endings n WHERE n.xid >= $1",
 );
 
 pub(super) const ENLIST: &str =
@@ -90,6 +91,12 @@ impl PostgresStore {
                 1 => changes.rooms.push((RoomId(one), Seq(other))),
                 2 => changes.joined.push((RoomId(one), UserId(other))),
                 3 => changes.gone.push(RoomId(one)),
+                5 => changes.left.push(Left {
+                    room: RoomId(one),
+                    user: UserId(other),
+                    seq: Seq(number(3)?),
+                    by: UserId(number(4)?),
+                }),
                 _ => changes.tokens_ended.push(UserId(one)),
             }
         }
