@@ -1,6 +1,10 @@
 //! A real PostgreSQL for tests: a server of their own on loopback, started from the installed programs in about a second
 //! and gone with the process. `COOP_TEST_POSTGRES_URL` names one that runs already instead.
 
+mod disk;
+
+pub use disk::SmallDisk;
+
 use crate::testing::skipped;
 use std::fs;
 use std::io;
@@ -278,6 +282,9 @@ fn folder() -> PathBuf {
             .to_str()
             .and_then(|name| name.strip_prefix(prefix)?.split('-').next());
         if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+            // One that was mounted there.
+            let mut unmount = Command::new("umount");
+            let _ = unmount.arg("-lq").arg(entry.path()).stderr(Stdio::null()).status();
             let _ = fs::remove_dir_all(entry.path()).or_else(|_| fs::remove_file(entry.path()));
         }
     }

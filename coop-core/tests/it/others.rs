@@ -10,7 +10,7 @@ use coop_core::testing::simulation::Shown;
 use coop_core::{
     BotLimits, Engine, ErrorKind, Event, GoneReason, Room, Seq, Subscription, TurnEnd, TurnHandle, TurnStatus, User,
 };
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -136,6 +136,102 @@ async fn texts(events: &mut Subscription, count: usize) -> Vec<(Seq, String)> {
         }
     }
     said
+}
+
+/// One person at each of three servers; everybody talks and asks, and all three read the same.
+async fn three_servers_tell_one_story(stores: [impl Store; 3]) {
+    const EACH: usize = 20;
+    let mut servers = Vec::new();
+    for store in stores {
+        servers.push(Server::new(store).await);
+    }
+    let room = servers[0].alice.create_room("lab").await.unwrap();
+    let mut rooms = vec![room.clone()];
+    for (server, name) in servers.iter().skip(1).zip(["bob", "carol"]) {
+        let user = person(&server.engine, name).await;
+        room.invite(&user).await.unwrap();
+        rooms.push(user.room(room.id()).await.unwrap());
+    }
+    let mut readers = Vec::new();
+    for room in &rooms {
+        readers.push(reads(room).await.1);
+    }
+    let talk = |room: &Room| {
+        let room = room.clone();
+        async move {
+            let mut turns = Vec::new();
+            for count in 0..EACH {
+                let text = if count == EACH / 2 { "/ann why?" } else { "just talk" };
+                turns.extend(room.send(text).await.unwrap().turn);
+            }
+            turns
+        }
+    };
+    let talking = rooms.iter().map(talk);
+    let turns: Vec<_> = futures::future::join_all(talking).await.concat();
+    let asked = turns.len();
+    assert_eq!(asked, 3);
+    // One after the other, each at one server, whichever that is.
+    let mut answers = 0;
+    let answering = async {
+        while answers < asked {
+            let next = servers.iter_mut().map(|server| server.ann.next().boxed_local());
+            let (answering, ..) = futures::future::select_all(next).await;
+            answering.say("because").await.unwrap();
+            answering.finish();
+            answers += 1;
+        }
+    };
+    timeout(SEEN * 4, answering).await.expect("all are answered");
+    let mut stories = Vec::new();
+    for reader in &mut readers {
+        let (mut story, mut ends) = (Vec::new(), 0);
+        while ends < asked {
+            let event = timeout(SEEN * 2, next(reader)).await.expect("heard in time");
+            ends += usize::from(is_end(&event));
+            if let Some(seq) = event.seq() {
+                let what = match &event {
+                    Event::TurnEnded { turn, text, end, .. } => format!("{turn} {text} {:?}", end.status),
+                    Event::TurnStarted { turn, .. } | Event::TurnQueued { turn, .. } => format!("{turn}"),
+                    other => format!("{:?}", other.message().map(|message| message.id)),
+                };
+                story.push((seq, what));
+            }
+        }
+        stories.push(story);
+    }
+    assert!(stories[0].iter().zip(&stories[0][1..]).all(|(one, other)| one.0.next() == other.0));
+    assert_eq!(stories[0], stories[1]);
+    assert_eq!(stories[0], stories[2]);
+    for turn in turns {
+        assert_eq!(turn.ended().await.unwrap().status, TurnStatus::Done);
+    }
+    for server in &servers {
+        assert!(!server.ann.has_next(), "nobody answers twice");
+        server.close().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_servers_in_memory() {
+    let store = in_memory();
+    three_servers_tell_one_story([store(), store(), store()]).await;
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread")]
+async fn three_servers_on_a_database() {
+    use coop_core::store::postgres::PostgresStore;
+    let Some(cluster) = coop_core::testing::postgres::shared("three_servers_on_a_database") else {
+        return;
+    };
+    let url = cluster.database();
+    let mut stores = Vec::new();
+    for _ in 0..3 {
+        stores.push(PostgresStore::open(&url).await.unwrap());
+    }
+    let stores: [PostgresStore; 3] = stores.try_into().unwrap();
+    three_servers_tell_one_story(stores).await;
 }
 
 async fn all_readers_see_one_order(pair: Pair) {

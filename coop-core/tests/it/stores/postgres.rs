@@ -64,9 +64,17 @@ async fn what_is_not_ours_is_told_apart_and_not_changed() {
     assert_eq!(refused(&url).await, ErrorKind::NewerSchema);
 }
 
-/// Sends until told to end, each message until it is acknowledged, and tells which were.
-async fn sender(room: Room, who: usize, ended: Arc<AtomicBool>) -> Vec<(String, MessageId)> {
-    let mut acknowledged = Vec::new();
+/// What a sender was told.
+#[derive(Default)]
+struct Told {
+    acknowledged: Vec<(String, MessageId)>,
+    /// Why it had to send again.
+    refusals: Vec<String>,
+}
+
+/// Sends until told to end, each message until it is acknowledged.
+async fn sender(room: Room, who: usize, ended: Arc<AtomicBool>) -> Told {
+    let mut told = Told::default();
     for count in 0.. {
         if ended.load(Ordering::Acquire) {
             break;
@@ -75,17 +83,18 @@ async fn sender(room: Room, who: usize, ended: Arc<AtomicBool>) -> Vec<(String, 
         loop {
             match room.send(Draft::from(text.as_str()).client_id(&text)).await {
                 Ok(sent) => {
-                    acknowledged.push((text, sent.message.id));
+                    told.acknowledged.push((text, sent.message.id));
                     break;
                 }
                 Err(error) => {
                     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+                    told.refusals.push(error.to_string());
                     sleep(Duration::from_millis(20)).await;
                 }
             }
         }
     }
-    acknowledged
+    told
 }
 
 async fn whole_history(room: &Room) -> Vec<(String, MessageId, Seq)> {
@@ -102,34 +111,47 @@ async fn whole_history(room: &Room) -> Vec<(String, MessageId, Seq)> {
     }
 }
 
-/// Lets four people talk in a room and somebody listen while `trouble` befalls the database. Nothing that was acknowledged
-/// is lost, nothing is doubled, everything is heard once and in order, and once `trouble` is over it goes on in time.
 async fn goes_on_after(cluster: &Cluster, trouble: impl AsyncFnOnce()) {
-    let store = PostgresStore::open(&cluster.database()).await.unwrap();
-    let engine = Engine::builder(store).build().await.unwrap();
-    let owner = engine.create_user("owner").await.unwrap();
+    both_go_on_after(&cluster.database(), trouble).await;
+}
+
+/// Lets four people talk and two listen, at two servers, in one room, while `trouble` befalls their database. Nothing that
+/// was acknowledged is lost, nothing is doubled, everything is heard once and in order at both, and once `trouble` is over
+/// it goes on in time. Returns what senders were refused with.
+async fn both_go_on_after(url: &str, trouble: impl AsyncFnOnce()) -> Vec<String> {
+    let mut engines = Vec::new();
+    for _ in 0..2 {
+        let store = PostgresStore::open(url).await.unwrap();
+        engines.push(Engine::builder(store).build().await.unwrap());
+    }
+    let owner = engines[0].create_user("owner").await.unwrap();
     let room = owner.create_room("lab").await.unwrap();
-    let mut events = room.subscribe().await.unwrap();
+    let elsewhere = engines[1].find_user("owner").await.unwrap();
+    let rooms = [room.clone(), elsewhere.room(room.id()).await.unwrap()];
+    let listeners = [rooms[0].subscribe().await.unwrap(), rooms[1].subscribe().await.unwrap()];
     let ended = Arc::new(AtomicBool::new(false));
     let senders: Vec<_> = (0..4)
-        .map(|who| tokio::spawn(sender(room.clone(), who, Arc::clone(&ended))))
+        .map(|who| tokio::spawn(sender(rooms[who % 2].clone(), who, Arc::clone(&ended))))
         .collect();
     sleep(Duration::from_millis(500)).await;
     trouble().await;
     let over = Instant::now();
-    let back = async {
+    let back = rooms.iter().map(async |room| {
         while let Err(error) = room.send("back?").await {
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
             sleep(Duration::from_millis(20)).await;
         }
-    };
-    timeout(Duration::from_secs(5), back).await.expect("it is back in time");
+    });
+    let back = futures::future::join_all(back);
+    timeout(Duration::from_secs(5), back).await.expect("both are back in time");
     eprintln!("back after {:?}", over.elapsed());
     sleep(Duration::from_millis(500)).await;
     ended.store(true, Ordering::Release);
-    let mut acknowledged = Vec::new();
+    let (mut acknowledged, mut refusals) = (Vec::new(), Vec::new());
     for sender in senders {
-        acknowledged.extend(sender.await.unwrap());
+        let told = sender.await.unwrap();
+        acknowledged.extend(told.acknowledged);
+        refusals.extend(told.refusals);
     }
     room.send("the last").await.unwrap();
 
@@ -149,18 +171,20 @@ async fn goes_on_after(cluster: &Cluster, trouble: impl AsyncFnOnce()) {
         "what was acknowledged is there, once, and nothing else"
     );
 
-    let mut heard = Vec::new();
-    loop {
-        let event = timeout(Duration::from_secs(10), events.next()).await.expect("heard");
-        if let Event::MessagePosted { seq, message, .. } = event.unwrap().unwrap() {
-            heard.push((message.text.clone(), message.id, seq));
-            if message.text == "the last" {
-                break;
+    for mut events in listeners {
+        let mut heard: Vec<(String, MessageId, Seq)> = Vec::new();
+        while heard.last().is_none_or(|(text, ..)| text != "the last") {
+            let event = timeout(Duration::from_secs(10), events.next()).await.expect("heard");
+            if let Event::MessagePosted { seq, message, .. } = event.unwrap().unwrap() {
+                heard.push((message.text.clone(), message.id, seq));
             }
         }
+        assert_eq!(heard, history, "heard once and in order");
     }
-    assert_eq!(heard, history, "heard once and in order");
-    engine.close(Duration::ZERO).await;
+    for engine in engines {
+        engine.close(Duration::ZERO).await;
+    }
+    refusals
 }
 
 /// A server of one's own, to be ill-treated.
@@ -226,6 +250,23 @@ async fn a_server_that_refuses_loses_and_doubles_nothing() {
         cluster.run("SELECT pg_reload_conf()");
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_loses_and_doubles_nothing() {
+    let test = "a_full_disk_loses_and_doubles_nothing";
+    let Some(cluster) = own(test) else { return };
+    let Some((url, disk)) = cluster.small_database(32) else {
+        return skipped(test, "this process may not mount a disk");
+    };
+    let refusals = both_go_on_after(&url, async || {
+        disk.fill();
+        sleep(Duration::from_secs(2)).await;
+        disk.empty();
+    })
+    .await;
+    let full = refusals.iter().filter(|words| words.contains("full")).count();
+    assert!(full > 0, "{refusals:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
