@@ -130,11 +130,7 @@ async fn together(world: &Arc<World>, random: &mut fastrand::Rng) -> Result<(), 
 }
 
 /// People stop, readers read to the end, turns end, and engines close.
-async fn rest(
-    world: &Arc<World>,
-    servers: &Servers,
-    actors: Vec<tokio::task::JoinHandle<()>>,
-) -> Result<(), String> {
+async fn rest(world: &Arc<World>, servers: &Servers, actors: Vec<tokio::task::JoinHandle<()>>) -> Result<(), String> {
     world.quiet_down();
     for actor in actors {
         actor.await.map_err(|error| format!("a panic: {error}"))?;

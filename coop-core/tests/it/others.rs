@@ -200,7 +200,12 @@ async fn three_servers_tell_one_story(stores: [impl Store; 3]) {
         }
         stories.push(story);
     }
-    assert!(stories[0].iter().zip(&stories[0][1..]).all(|(one, other)| one.0.next() == other.0));
+    assert!(
+        stories[0]
+            .iter()
+            .zip(&stories[0][1..])
+            .all(|(one, other)| one.0.next() == other.0)
+    );
     assert_eq!(stories[0], stories[1]);
     assert_eq!(stories[0], stories[2]);
     for turn in turns {
@@ -384,7 +389,11 @@ async fn a_reader_moves_in_the_middle_of_an_answer(mut pair: Pair) {
     let (_, answering) = pair.ask().await;
     let mut shown = None;
     answering.say("first, ").await.unwrap();
-    let held = |shown: &Option<Shown>| shown.as_ref().map_or(0, |shown: &Shown| shown.position.tapes.values().sum());
+    let held = |shown: &Option<Shown>| {
+        shown
+            .as_ref()
+            .map_or(0, |shown: &Shown| shown.position.tapes.values().sum())
+    };
     while held(&shown) == 0 {
         show(&mut shown, &next(&mut alices).await);
     }
@@ -409,7 +418,11 @@ async fn a_reader_moves_in_the_middle_of_an_answer(mut pair: Pair) {
         show(&mut shown, &event);
     }
     let shown = shown.unwrap();
-    let answer = shown.messages.values().find(|message| message.reply_to.is_some()).unwrap();
+    let answer = shown
+        .messages
+        .values()
+        .find(|message| message.reply_to.is_some())
+        .unwrap();
     assert_eq!(answer.text, "first, second, and the rest");
     pair.close().await;
 }

@@ -4,6 +4,8 @@
 mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(feature = "postgres")]
+mod tls;
 
 use coop_core::mutant::{self, Mutant};
 use coop_core::store::memory::MemoryStore;

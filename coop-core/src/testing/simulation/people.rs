@@ -370,13 +370,7 @@ impl Person {
     }
 
     /// Reads until it loses interest or its server, or, once everything is quiet, to the end: then it returns true.
-    async fn follow(
-        &self,
-        server: &Server,
-        room: RoomId,
-        shown: &mut Option<Shown>,
-        mut events: Subscription,
-    ) -> bool {
+    async fn follow(&self, server: &Server, room: RoomId, shown: &mut Option<Shown>, mut events: Subscription) -> bool {
         loop {
             // What it shows must survive a crash at any moment, as a client's screen does.
             if let Some(shown) = shown.as_ref() {

@@ -80,7 +80,10 @@ impl Shown {
                     fresh.position.seq, self.position.seq
                 ));
             }
-            *self = Self { moved: self.moved, ..fresh };
+            *self = Self {
+                moved: self.moved,
+                ..fresh
+            };
             return Ok(());
         }
         if let Some(seq) = event.seq() {

@@ -96,7 +96,9 @@ impl Ledger {
     }
 
     pub(super) fn is_inviting(&self, key: (RoomId, UserId)) -> bool {
-        self.inviting.get(&key).is_some_and(|invitations| invitations.under_way > 0)
+        self.inviting
+            .get(&key)
+            .is_some_and(|invitations| invitations.under_way > 0)
     }
 }
 

@@ -143,7 +143,9 @@ async fn both_go_on_after(url: &str, trouble: impl AsyncFnOnce()) -> Vec<String>
         }
     });
     let back = futures::future::join_all(back);
-    timeout(Duration::from_secs(5), back).await.expect("both are back in time");
+    timeout(Duration::from_secs(5), back)
+        .await
+        .expect("both are back in time");
     eprintln!("back after {:?}", over.elapsed());
     sleep(Duration::from_millis(500)).await;
     ended.store(true, Ordering::Release);
