@@ -175,7 +175,7 @@ async fn three_servers_tell_one_story(stores: [impl Store; 3]) {
     let mut answers = 0;
     let answering = async {
         while answers < asked {
-            let next = servers.iter_mut().map(|server| server.ann.next().boxed_local());
+            let next = servers.iter_mut().map(|server| server.ann.next().boxed());
             let (answering, ..) = futures::future::select_all(next).await;
             answering.say("because").await.unwrap();
             answering.finish();
