@@ -41,7 +41,13 @@ impl Program {
         Self::start_as(folder, command).await
     }
 
-    async fn start_as(folder: &Path, mut command: Command) -> Self {
+    /// This command on a free port.
+    pub(crate) async fn start_as(folder: &Path, command: Command) -> Self {
+        Self::start_graceful(folder, command, "100ms").await
+    }
+
+    /// The same, with so much time for answers when it ends.
+    pub(crate) async fn start_graceful(folder: &Path, mut command: Command, grace: &str) -> Self {
         let port_file = folder.join("port");
         let _ = std::fs::remove_file(&port_file);
         let child = command
@@ -51,7 +57,7 @@ impl Program {
                 "--port-file",
                 "port",
                 "--shutdown-grace",
-                "100ms",
+                grace,
             ])
             .spawn()
             .unwrap();

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod binary;
+mod cli;
 mod client;
 mod core_path;
 mod faults;
