@@ -2,6 +2,7 @@
 
 use super::facts::next_ids;
 use super::fault::{migration_fault, newer_schema, not_a_database, open_fault};
+use super::write::MAKE_USUAL_ONE;
 use super::{Durability, SqliteOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::SchemaStep;
@@ -80,8 +81,16 @@ pub(super) async fn open_writer(connect: &SqliteConnectOptions) -> Result<(Sqlit
     migrate(&mut connection).await?;
     run(&mut connection, "BEGIN IMMEDIATE").await?;
     run(&mut connection, "ROLLBACK").await?;
+    prepare_writing(&mut connection).await?;
     let ids = next_ids(&mut connection).await?;
     Ok((connection, ids))
+}
+
+async fn prepare_writing(connection: &mut SqliteConnection) -> Result<()> {
+    for statement in MAKE_USUAL_ONE {
+        run(connection, statement).await?;
+    }
+    Ok(())
 }
 
 async fn run(connection: &mut SqliteConnection, statement: &'static str) -> Result<()> {
@@ -152,6 +161,7 @@ pub(super) async fn open_memory() -> Result<(Pool<Sqlite>, NextIds)> {
     let pool = pool(1).connect_with(connect).await.map_err(open_fault)?;
     let mut connection = pool.acquire().await.map_err(open_fault)?;
     migrate(&mut connection).await?;
+    prepare_writing(&mut connection).await?;
     let ids = next_ids(&mut connection).await?;
     drop(connection);
     Ok((pool, ids))

@@ -36,7 +36,7 @@ async fn every_statement_is_prepared_and_uses_an_index() {
         facts::LOAD,
         write::WRITE_ALL,
         write::WRITE_USUAL,
-        write::BEGIN_AND_WRITE_USUAL,
+        write::WRITE_USUAL_AS_ONE,
     ];
     let many = many.iter().flat_map(|text| text.split(';'));
     let one = sql::STATEMENTS.iter().copied().chain([
