@@ -5,12 +5,14 @@
 //! become values. It opens no database and no socket.
 
 mod file;
+mod gemini;
 mod settings;
 
 pub(crate) use file::default_file;
 pub(crate) use settings::{Flags, SETTINGS, Setting};
 
 use coop_server::{Limits, Secret};
+use gemini::Gemini;
 use settings::{Environment, Layers};
 use std::fmt;
 use std::net::SocketAddr;
@@ -38,6 +40,10 @@ pub(crate) struct Config {
     pub(crate) registration: bool,
     /// The bots; the first answers `/bot`.
     pub(crate) bots: Vec<BotChoice>,
+    /// Whether nobody has said which.
+    pub(crate) usual_bots: bool,
+    /// Where Gemini is asked.
+    pub(crate) gemini: Gemini,
     /// How long a turn may take.
     pub(crate) turn_timeout: Duration,
     /// How much anybody may ask.
@@ -69,8 +75,10 @@ pub(crate) struct BotChoice {
 }
 
 /// What a bot can be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum BotKind {
+    /// A Gemini model: this one, or the usual one.
+    Gemini(Option<String>),
     Mock,
 }
 
@@ -124,7 +132,9 @@ impl Config {
     }
 
     fn of(flags: Flags, environment: Environment) -> Result<Self, String> {
-        let layers = Layers::find(flags, environment)?;
+        let layers = Layers::find(flags, &environment)?;
+        let gemini = Gemini::of(&layers, &environment)?;
+        let bots = layers.many("bots", |text| bot(text, &gemini))?;
         layers.optional("redis", |_| {
             Err::<(), _>(
                 "there is no bus between servers yet; servers on one PostgreSQL database find each other there".into(),
@@ -151,7 +161,9 @@ impl Config {
                 "closed" => Ok(false),
                 other => Err(format!("it is open or closed, not {other}")),
             })?,
-            bots: layers.many("bots", bot)?.unwrap_or_default(),
+            usual_bots: bots.is_none(),
+            bots: bots.unwrap_or_else(|| usual_bots(&gemini)),
+            gemini,
             turn_timeout: layers.one("turn_timeout", duration)?,
             limits,
             limits_off,
@@ -293,7 +305,16 @@ fn database(url: &str) -> Result<Database, String> {
     }
 }
 
-fn bot(text: &str) -> Result<BotChoice, String> {
+fn usual_bots(gemini: &Gemini) -> Vec<BotChoice> {
+    let bot = |name: &str, kind| BotChoice {
+        name: name.to_owned(),
+        kind,
+    };
+    let gemini = gemini.has_key().then(|| bot("gemini", BotKind::Gemini(None)));
+    gemini.into_iter().chain([bot("mock", BotKind::Mock)]).collect()
+}
+
+fn bot(text: &str, gemini: &Gemini) -> Result<BotChoice, String> {
     let (name, kind) = text.split_once('=').ok_or("a bot is NAME=KIND or NAME=KIND:MODEL")?;
     let (kind, model) = kind
         .split_once(':')
@@ -301,7 +322,17 @@ fn bot(text: &str) -> Result<BotChoice, String> {
     let kind = match (kind, model) {
         ("mock", None) => BotKind::Mock,
         ("mock", Some(_)) => return Err("a mock has no model".to_owned()),
-        _ => return Err(format!("there is no kind of bot called {kind}; there is: mock")),
+        ("gemini", _) if !gemini.has_key() => {
+            return Err(
+                "gemini needs a key: GEMINI_API_KEY, or GEMINI_API_KEY_FILE with a file that holds it".to_owned(),
+            );
+        }
+        ("gemini", model) => BotKind::Gemini(model.map(str::to_owned)),
+        _ => {
+            return Err(format!(
+                "there is no kind of bot called {kind}; there are: gemini, mock"
+            ));
+        }
     };
     Ok(BotChoice {
         name: name.to_owned(),

@@ -88,7 +88,7 @@ async fn leave_and_remove(engine: &Engine, users: &dyn Store, name: &str) -> Res
 /// because their names are nobody's.
 pub(super) async fn people(config: &Config, database: &Database) -> Result<Engine, Fault> {
     let builder = Engine::builder(MemoryStore::new()).users_of(beside(database).await?);
-    Ok(with_bots(config, builder).build().await?)
+    Ok(with_bots(config, builder)?.build().await?)
 }
 
 pub(super) async fn find(engine: &Engine, name: &str) -> Result<User, Fault> {

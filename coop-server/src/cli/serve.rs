@@ -3,7 +3,7 @@
 use super::Fault;
 use super::log::{self, Look};
 use crate::config::{BotKind, Config, Database};
-use coop_bots::MockBot;
+use coop_bots::{GeminiBot, MockBot};
 use coop_core::store::connect;
 use coop_core::store::memory::MemoryStore;
 use coop_core::{Engine, EngineBuilder, ErrorKind};
@@ -77,7 +77,7 @@ async fn open(database: &Database) -> Result<EngineBuilder, Fault> {
 
 /// The engine with the bots that are configured.
 async fn engine(config: &Config, builder: EngineBuilder) -> Result<Engine, Fault> {
-    let built = with_bots(config, builder)
+    let built = with_bots(config, builder)?
         .turn_timeout(config.turn_timeout)
         .build()
         .await;
@@ -87,10 +87,22 @@ async fn engine(config: &Config, builder: EngineBuilder) -> Result<Engine, Fault
     })
 }
 
-pub(super) fn with_bots(config: &Config, builder: EngineBuilder) -> EngineBuilder {
-    config.bots.iter().fold(builder, |builder, bot| match bot.kind {
-        BotKind::Mock => builder.bot(MockBot::named(&bot.name)),
+pub(super) fn with_bots(config: &Config, builder: EngineBuilder) -> Result<EngineBuilder, Fault> {
+    config.bots.iter().try_fold(builder, |builder, bot| match &bot.kind {
+        BotKind::Mock => Ok(builder.bot(MockBot::named(&bot.name))),
+        BotKind::Gemini(model) => {
+            let needs_key = || Fault::Usage("gemini needs a key".to_owned());
+            let settings = config.gemini.settings(model.as_deref()).ok_or_else(needs_key)?;
+            let bot = GeminiBot::new(&bot.name, settings).map_err(|words| Fault::Usage(format!("gemini: {words}")))?;
+            Ok(builder.bot(bot))
+        }
     })
+}
+
+/// Why Gemini is off, where it would be on.
+fn gemini_is_off(config: &Config) -> Option<&'static str> {
+    let off = config.usual_bots && !config.gemini.has_key();
+    off.then_some("gemini is off: GEMINI_API_KEY is not set")
 }
 
 fn api(config: &Config, engine: Engine, secret: Secret) -> Result<Api, Fault> {
@@ -125,12 +137,16 @@ async fn introduce(config: &Config, engine: &Engine, look: Look) {
     };
     let (version, bots) = (env!("CARGO_PKG_VERSION"), engine.bots().join(" "));
     let bots = if bots.is_empty() { "none".to_owned() } else { bots };
+    let off = gemini_is_off(config);
     match look {
-        Look::Text => eprintln!(
-            "coop-server {version} ({kind})\n  database  {database}\n  bus       {bus}\n  bots      {bots}\n  \
-             accounts  {accounts}"
-        ),
-        Look::Json => tracing::info!(version, database, bus, bots, accounts, "starting"),
+        Look::Text => {
+            let off = off.map(|words| format!(" ({words})")).unwrap_or_default();
+            eprintln!(
+                "coop-server {version} ({kind})\n  database  {database}\n  bus       {bus}\n  bots      {bots}{off}\n  \
+                 accounts  {accounts}"
+            );
+        }
+        Look::Json => tracing::info!(version, database, bus, bots, off, accounts, "starting"),
     }
 }
 

@@ -118,8 +118,8 @@ fn one(value: &DeValue<'_>) -> Option<String> {
 }
 
 fn unknown(name: &str) -> String {
-    if name == "jwt_secret" {
-        return "a secret has no place in this file; `jwt_secret_file` names the one that holds it".to_owned();
+    if matches!(name, "jwt_secret" | "gemini_api_key") {
+        return format!("a secret has no place in this file; `{name}_file` names the one that holds it");
     }
     let known = SETTINGS.iter().filter(|setting| !setting.is_refused());
     let known = known.map(|setting| (strsim::jaro_winkler(name, setting.key), setting.key));

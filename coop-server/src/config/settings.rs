@@ -3,6 +3,7 @@
 //! It knows texts only; what they mean is not its business.
 
 use super::file;
+use coop_bots::gemini::{DEFAULT_API_VERSION, DEFAULT_BASE_URL, DEFAULT_MODEL};
 use coop_server::Limits;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -61,7 +62,17 @@ pub(crate) static SETTINGS: &[Setting] = &[
     Setting { key: "registration", flag: Some("registration"), variable: Some("COOP_REGISTRATION"), value: "open|closed",
         default: Some("open"), words: "Whether anybody may make an account", ..NOTHING },
     Setting { key: "bots", flag: Some("bot"), variable: Some("COOP_BOTS"), value: "NAME=KIND[:MODEL]",
-        many: true, default: Some("mock=mock"), words: "Bots; the first answers /bot. The kinds are: mock", ..NOTHING },
+        many: true, otherwise: "gemini=gemini if there is a key for it, and mock=mock",
+        words: "Bots; the first answers /bot. The kinds are: gemini, mock", ..NOTHING },
+    Setting { key: "gemini_api_key_file", variable: Some("COOP_GEMINI_API_KEY_FILE"), value: "FILE",
+        otherwise: "GEMINI_API_KEY or GEMINI_API_KEY_FILE, if they are set",
+        words: "The file that holds the key for Gemini; COOP_GEMINI_API_KEY can be that itself", ..NOTHING },
+    Setting { key: "gemini_model", variable: Some("COOP_GEMINI_MODEL"), value: "MODEL",
+        default: Some(DEFAULT_MODEL), words: "The model that gemini asks", ..NOTHING },
+    Setting { key: "gemini_base_url", variable: Some("COOP_GEMINI_BASE_URL"), value: "URL",
+        default: Some(DEFAULT_BASE_URL), words: "Where gemini asks", ..NOTHING },
+    Setting { key: "gemini_api_version", variable: Some("COOP_GEMINI_API_VERSION"), value: "VERSION",
+        default: Some(DEFAULT_API_VERSION), words: "The version of its interface: v1beta or v1", ..NOTHING },
     Setting { key: "turn_timeout", flag: Some("turn-timeout"), variable: Some("COOP_TURN_TIMEOUT"), value: "TIME",
         default: Some("10m"), words: "How long an answer of a bot may take", ..NOTHING },
     Setting { key: LIMITS, flag: Some("limits"), variable: Some("COOP_LIMITS"), value: "FILE|off",
@@ -92,7 +103,8 @@ pub(super) type Environment = BTreeMap<String, String>;
 /// The variables of this process that can be ours.
 pub(super) fn environment() -> Environment {
     let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-        let name = name.into_string().ok().filter(|name| name.starts_with("COOP_"))?;
+        let ours = |name: &String| name.starts_with("COOP_") || name.starts_with("GEMINI_API_KEY");
+        let name = name.into_string().ok().filter(ours)?;
         // A value that is no UTF-8 then names nothing that exists.
         Some((name, value.to_string_lossy().into_owned()))
     };
@@ -125,7 +137,7 @@ pub(super) struct Layers {
 }
 
 impl Layers {
-    pub(super) fn find(mut flags: Flags, environment: Environment) -> Result<Self, String> {
+    pub(super) fn find(mut flags: Flags, environment: &Environment) -> Result<Self, String> {
         let config = flags.config.take();
         let config = config.or_else(|| environment.get("COOP_CONFIG").filter(|path| !path.is_empty()).cloned());
         let mut file = match config {
@@ -142,7 +154,7 @@ impl Layers {
                     let by = format!("--{flag}");
                     Said { values, by }
                 });
-            let by_variable = || of_variable(setting, &environment);
+            let by_variable = || of_variable(setting, environment);
             let by_default = || {
                 let values = vec![setting.default?.to_owned()];
                 let by = format!("the default of {}", setting.key);

@@ -75,9 +75,17 @@ fn who_said_what_is_wrong_is_told() {
         ),
         (
             said(&[], &[("COOP_BOTS", "a=mock,b=gpt")]),
-            "COOP_BOTS: there is no kind of bot called gpt; there is: mock",
+            "COOP_BOTS: there is no kind of bot called gpt; there are: gemini, mock",
         ),
         (said(&[("bots", "a=mock:large")], &[]), "--bot: a mock has no model"),
+        (
+            said(&[("bots", "a=gemini")], &[]),
+            "--bot: gemini needs a key: GEMINI_API_KEY, or GEMINI_API_KEY_FILE with a file that holds it",
+        ),
+        (
+            with_file("gemini_api_key = \"hush\"", &[], &[]),
+            "coop.toml:1: a secret has no place in this file; `gemini_api_key_file` names the one that holds it",
+        ),
         (
             said(&[("redis", "redis://user:password@host")], &[]),
             "--redis: there is no bus between servers yet; servers on one PostgreSQL database find each other there",
@@ -198,6 +206,51 @@ fn times() {
     ] {
         assert!(duration(bad).is_err(), "{bad}");
     }
+}
+
+#[test]
+fn with_a_key_there_is_gemini() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), " from the file\n").unwrap();
+    let path = file.path().to_str().unwrap();
+    for (variables, has) in [
+        (&[][..], false),
+        (&[("GEMINI_API_KEY", " ")], false),
+        (&[("GEMINI_API_KEY", "hush")], true),
+        (&[("COOP_GEMINI_API_KEY", "hush")], true),
+        (&[("GEMINI_API_KEY_FILE", path)], true),
+        (&[("COOP_GEMINI_API_KEY_FILE", path)], true),
+    ] {
+        let found = said(&[], variables).unwrap();
+        let names: Vec<_> = found.bots.iter().map(|bot| bot.name.as_str()).collect();
+        let expected = if has { &["gemini", "mock"][..] } else { &["mock"] };
+        assert_eq!(
+            (names.as_slice(), found.gemini.settings(None).is_some()),
+            (expected, has),
+            "{variables:?}"
+        );
+        assert!(!format!("{found:?}").contains("hush"));
+    }
+    let variables = [
+        ("GEMINI_API_KEY", "hush"),
+        ("COOP_GEMINI_MODEL", "usual"),
+        ("COOP_GEMINI_API_VERSION", "v1"),
+    ];
+    let found = said(&[("bots", "a=gemini"), ("bots", "b=gemini:other")], &variables).unwrap();
+    let kinds: Vec<_> = found.bots.iter().map(|bot| bot.kind.clone()).collect();
+    assert_eq!(
+        kinds,
+        [BotKind::Gemini(None), BotKind::Gemini(Some("other".to_owned()))]
+    );
+    let models = [None, Some("other")].map(|model| found.gemini.settings(model).unwrap().model);
+    assert_eq!(models, ["usual", "other"]);
+    assert_eq!(found.gemini.settings(None).unwrap().api_version, "v1");
+    let empty = tempfile::NamedTempFile::new().unwrap();
+    let words = said(&[], &[("GEMINI_API_KEY_FILE", empty.path().to_str().unwrap())]).unwrap_err();
+    assert!(
+        words.starts_with("GEMINI_API_KEY_FILE: ") && words.ends_with("holds no key"),
+        "{words}"
+    );
 }
 
 #[test]

@@ -3,11 +3,14 @@
 use crate::binary::{Program, command};
 use crate::client::{PATIENCE, Ws};
 use serde_json::Value;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 /// What a command that ended has left.
@@ -178,7 +181,7 @@ async fn it_introduces_itself_to_people_and_to_programs() {
         format!("coop-server {version} (sqlite)"),
         "  database  coop.db, schema ".to_owned(),
         "  bus       none: one server".to_owned(),
-        "  bots      mock".to_owned(),
+        "  bots      mock (gemini is off: GEMINI_API_KEY is not set)".to_owned(),
         "  accounts  anybody may register".to_owned(),
         format!("Ready on http://{}", program.address),
     ];
@@ -371,4 +374,70 @@ async fn told_twice_it_ends_at_once() {
         .json();
     assert_eq!(messages[0]["content"], "/bot essay");
     assert_eq!(messages[1]["status"], "interrupted");
+}
+
+/// Answers every request with one answer of a Gemini model, and gives back the heads of what it was asked.
+async fn provider(text: &'static str) -> (SocketAddr, mpsc::UnboundedReceiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (tell, asked) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut bytes = Vec::new();
+            // The body of a request ends with it, and one read is enough for so short a one.
+            while !bytes.ends_with(b"}") {
+                stream.read_buf(&mut bytes).await.unwrap();
+            }
+            let _ = tell.send(String::from_utf8(bytes).unwrap());
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\ndata: {{\"candidates\":[{{\"content\":{{\"parts\":[{{\"text\":\"\
+                 {text}\"}}]}},\"finishReason\":\"STOP\"}}]}}\n\n"
+            );
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+        }
+    });
+    (address, asked)
+}
+
+#[tokio::test]
+async fn with_a_key_gemini_answers() {
+    let folder = folder();
+    let (address, mut asked) = provider("I am a model.").await;
+    let base = format!("http://{address}");
+    let variables = [
+        ("GEMINI_API_KEY", "sesame-0123456789"),
+        ("COOP_GEMINI_BASE_URL", base.as_str()),
+        ("COOP_GEMINI_MODEL", "gemini-9"),
+    ];
+    let (program, said) = started(folder.path(), &["--log-format", "text", "--log", "trace"], &variables).await;
+    assert!(said.contains("  bots      gemini mock\n"), "{said}");
+    let http = program.http();
+    let alice = http.person("alice").await;
+    let room = http.group(&alice, "lab", &[]).await;
+    let mut socket = Ws::open(program.address, &alice.token).await;
+    socket.join(room).await;
+    socket.say(room, "/bot who are you?").await;
+    let mut last = Value::Null;
+    while last["message"]["status"] != "done" {
+        last = socket.of_type("bot_stream").await;
+    }
+    assert_eq!(last["message"]["content"], "I am a model.");
+    assert_eq!(last["message"]["username"], "Gemini");
+    let asked = asked.recv().await.unwrap();
+    assert!(
+        asked.starts_with("POST /v1beta/models/gemini-9:streamGenerateContent?alt=sse "),
+        "{asked}"
+    );
+    assert!(asked.contains("[alice] who are you?"), "{asked}");
+    program.terminate().await;
+    assert_eq!(program.ends_with().await, Some(0));
+    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    assert!(!log.contains("sesame"), "the key is in the log");
+
+    let bad = [("GEMINI_API_KEY", "sesame"), ("COOP_GEMINI_BASE_URL", "nonsense")];
+    let refused = run_with(folder.path(), &["config", "check"], &bad, "").await;
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.err.contains("base URL"), "{}", refused.err);
 }
