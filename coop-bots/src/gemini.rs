@@ -1,6 +1,6 @@
 //! The bot that asks Google's Gemini models.
 //!
-//! [`request`] makes what is sent, [`reply`] reads what is streamed back, [`failure`] tells what went wrong; all three are
+//! `request` makes what is sent, `reply` reads what is streamed back, `failure` tells what went wrong; all three are
 //! pure. What is left here is the connection: waiting, trying again before the first piece was shown, following an answer
 //! over several requests. It knows no rooms, and no table of models: they change faster than programs.
 

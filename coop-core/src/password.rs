@@ -10,9 +10,10 @@
 //! count as stale.
 
 use crate::error::{Error, ErrorKind};
-use argon2::password_hash::{self, PasswordHasher, PasswordVerifier, phc};
-use argon2::{ARGON2ID_IDENT, Algorithm, Argon2, Params, Version};
-use std::sync::Arc;
+use crate::sync::lock;
+use argon2::password_hash::{self, phc};
+use argon2::{ARGON2ID_IDENT, Algorithm, Argon2, Block, Params, Version};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use unicode_normalization::UnicodeNormalization;
@@ -100,7 +101,6 @@ pub struct Passwords {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
 struct Shared {
     hasher: Argon2<'static>,
     /// One permit for each hash that may run; held by the blocking thread, not by its caller, because a caller that
@@ -108,6 +108,17 @@ struct Shared {
     running: Arc<Semaphore>,
     /// One permit for each caller that may wait for one of those.
     waiting: Semaphore,
+    /// The memory of hashes that were made, for the next ones: as many as run at a time. Given back to the system's allocator
+    /// each time, it would lie about in pieces that are each a little too small for the next.
+    memory: Mutex<Vec<Memory>>,
+}
+
+type Memory = Vec<Block>;
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
 }
 
 impl Passwords {
@@ -119,6 +130,7 @@ impl Passwords {
                 hasher: Argon2::new(Algorithm::Argon2id, Version::V0x13, cost.0),
                 running: Arc::new(Semaphore::new((cores / 2).max(1))),
                 waiting: Semaphore::new(MAX_WAITING),
+                memory: Mutex::default(),
             }),
         }
     }
@@ -128,8 +140,16 @@ impl Passwords {
     /// Needs a Tokio runtime with its timer on. Dropping the future loses the hash and nothing else.
     pub async fn hash(&self, password: String) -> Result<String, PasswordError> {
         check_upper_bound(&password).map_err(PasswordError::Refused)?;
-        self.run(move |hasher| {
-            let hash = hasher.hash_password(password.as_bytes()).map_err(failed)?;
+        self.run(move |hasher, memory| {
+            let salt = phc::Salt::generate();
+            let hash = output(hasher, &password, &salt, Params::DEFAULT_OUTPUT_LEN, memory)?;
+            let hash = phc::PasswordHash {
+                algorithm: ARGON2ID_IDENT,
+                version: Some(Version::V0x13.into()),
+                params: hasher.params().try_into().map_err(failed)?,
+                salt: Some(salt),
+                hash: Some(hash),
+            };
             Ok(hash.to_string())
         })
         .await
@@ -143,19 +163,22 @@ impl Passwords {
         check_upper_bound(&password).map_err(PasswordError::Refused)?;
         let known = phc.is_some();
         let stored = match phc {
-            Some(phc) if is_bcrypt(&phc) => return self.run(move |_| verify_bcrypt(&password, &phc)).await,
+            Some(phc) if is_bcrypt(&phc) => return self.run(move |_, _| verify_bcrypt(&password, &phc)).await,
             Some(phc) => parse(&phc)?,
             None => self.decoy().map_err(failed)?,
         };
-        self.run(
-            move |hasher| match hasher.verify_password(password.as_bytes(), &stored) {
-                Ok(()) if !known => Ok(Verdict::Wrong),
-                Ok(()) if is_stale(&stored, hasher.params()) => Ok(Verdict::RightButStale),
-                Ok(()) => Ok(Verdict::Right),
-                Err(password_hash::Error::PasswordInvalid) => Ok(Verdict::Wrong),
-                Err(error) => Err(failed(error)),
-            },
-        )
+        self.run(move |hasher, memory| {
+            let (Some(salt), Some(expected)) = (&stored.salt, &stored.hash) else {
+                return Err(PasswordError::BadHash);
+            };
+            let found = output(&as_stored(&stored)?, &password, salt, expected.len(), memory)?;
+            // Compared in constant time.
+            Ok(match found == *expected {
+                true if known && is_stale(&stored, hasher.params()) => Verdict::RightButStale,
+                true if known => Verdict::Right,
+                _ => Verdict::Wrong,
+            })
+        })
         .await
     }
 
@@ -173,13 +196,16 @@ impl Passwords {
     /// Runs `work` on a blocking thread when its turn comes.
     async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Argon2<'static>) -> Result<T, PasswordError> + Send + 'static,
+        work: impl FnOnce(&Argon2<'static>, &mut Memory) -> Result<T, PasswordError> + Send + 'static,
     ) -> Result<T, PasswordError> {
         let permit = self.turn().await?;
         let shared = Arc::clone(&self.shared);
         tokio::task::spawn_blocking(move || {
             let _held = permit;
-            work(&shared.hasher)
+            let mut memory = lock(&shared.memory).pop().unwrap_or_default();
+            let done = work(&shared.hasher, &mut memory);
+            lock(&shared.memory).push(memory);
+            done
         })
         .await
         .map_err(|error| PasswordError::Failed(error.into()))?
@@ -260,6 +286,35 @@ fn verify_bcrypt(password: &str, stored: &str) -> Result<Verdict, PasswordError>
     }
 }
 
+/// What argon2 makes of a password and a salt.
+fn output(
+    hasher: &Argon2<'_>,
+    password: &str,
+    salt: &phc::Salt,
+    length: usize,
+    memory: &mut Memory,
+) -> Result<phc::Output, PasswordError> {
+    let blocks = hasher.params().block_count();
+    let more = blocks.saturating_sub(memory.len());
+    memory
+        .try_reserve_exact(more)
+        .map_err(|error| PasswordError::Failed(error.into()))?;
+    memory.resize(memory.len() + more, Block::new());
+    let mut out = vec![0; length];
+    hasher
+        .hash_password_into_with_memory(password.as_bytes(), salt, &mut out, &mut memory[..blocks])
+        .map_err(|error| PasswordError::Failed(error.to_string().into()))?;
+    phc::Output::new(&out).map_err(|_| PasswordError::BadHash)
+}
+
+/// A hasher that does what this hash was made by.
+fn as_stored(stored: &phc::PasswordHash) -> Result<Argon2<'static>, PasswordError> {
+    let version = stored.version.map(Version::try_from).transpose();
+    let version = version.map_err(|_| PasswordError::BadHash)?.unwrap_or_default();
+    let params = Params::try_from(stored).map_err(|_| PasswordError::BadHash)?;
+    Ok(Argon2::new(Algorithm::Argon2id, version, params))
+}
+
 fn is_stale(stored: &phc::PasswordHash, now: &Params) -> bool {
     let Ok(then) = Params::try_from(stored) else {
         return true;
@@ -276,6 +331,7 @@ fn failed(error: password_hash::Error) -> PasswordError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use argon2::password_hash::PasswordHasher;
     use tokio::time::Instant;
 
     fn cheap() -> Passwords {
@@ -450,7 +506,7 @@ mod tests {
         let (finish, finished) = std::sync::mpsc::channel::<()>();
         let worker = passwords.clone();
         let caller = tokio::spawn(async move {
-            let work = move |_: &Argon2<'static>| {
+            let work = move |_: &Argon2<'static>, _: &mut Memory| {
                 begin.send(()).ok();
                 finished.recv().ok();
                 Ok(())
