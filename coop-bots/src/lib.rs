@@ -4,8 +4,10 @@
 #[cfg(feature = "gemini")]
 pub mod gemini;
 pub mod mock;
+pub mod scribe;
 pub mod sse;
 
 #[cfg(feature = "gemini")]
 pub use gemini::{GeminiBot, GeminiSettings};
 pub use mock::MockBot;
+pub use scribe::ScribeBot;

@@ -80,6 +80,7 @@ pub(crate) enum BotKind {
     /// A Gemini model: this one, or the usual one.
     Gemini(Option<String>),
     Mock,
+    Scribe,
 }
 
 /// Where everything is kept.
@@ -311,7 +312,7 @@ fn usual_bots(gemini: &Gemini) -> Vec<BotChoice> {
         kind,
     };
     let gemini = gemini.has_key().then(|| bot("gemini", BotKind::Gemini(None)));
-    gemini.into_iter().chain([bot("mock", BotKind::Mock)]).collect()
+    gemini.into_iter().chain([bot("scribe", BotKind::Scribe)]).collect()
 }
 
 fn bot(text: &str, gemini: &Gemini) -> Result<BotChoice, String> {
@@ -321,7 +322,8 @@ fn bot(text: &str, gemini: &Gemini) -> Result<BotChoice, String> {
         .map_or((kind, None), |(kind, model)| (kind, Some(model)));
     let kind = match (kind, model) {
         ("mock", None) => BotKind::Mock,
-        ("mock", Some(_)) => return Err("a mock has no model".to_owned()),
+        ("scribe", None) => BotKind::Scribe,
+        ("mock" | "scribe", Some(_)) => return Err(format!("a {kind} has no model")),
         ("gemini", _) if !gemini.has_key() => {
             return Err(
                 "gemini needs a key: GEMINI_API_KEY, or GEMINI_API_KEY_FILE with a file that holds it".to_owned(),
@@ -330,7 +332,7 @@ fn bot(text: &str, gemini: &Gemini) -> Result<BotChoice, String> {
         ("gemini", model) => BotKind::Gemini(model.map(str::to_owned)),
         _ => {
             return Err(format!(
-                "there is no kind of bot called {kind}; there are: gemini, mock"
+                "there is no kind of bot called {kind}; there are: gemini, scribe, mock"
             ));
         }
     };

@@ -3,7 +3,7 @@
 use super::Fault;
 use super::log::{self, Look};
 use crate::config::{BotKind, Config, Database};
-use coop_bots::{GeminiBot, MockBot};
+use coop_bots::{GeminiBot, MockBot, ScribeBot};
 use coop_core::store::connect;
 use coop_core::store::memory::MemoryStore;
 use coop_core::{Engine, EngineBuilder, ErrorKind};
@@ -90,6 +90,7 @@ async fn engine(config: &Config, builder: EngineBuilder) -> Result<Engine, Fault
 pub(super) fn with_bots(config: &Config, builder: EngineBuilder) -> Result<EngineBuilder, Fault> {
     config.bots.iter().try_fold(builder, |builder, bot| match &bot.kind {
         BotKind::Mock => Ok(builder.bot(MockBot::named(&bot.name))),
+        BotKind::Scribe => Ok(builder.bot(ScribeBot::named(&bot.name))),
         BotKind::Gemini(model) => {
             let needs_key = || Fault::Usage("gemini needs a key".to_owned());
             let settings = config.gemini.settings(model.as_deref()).ok_or_else(needs_key)?;

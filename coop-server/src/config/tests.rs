@@ -62,7 +62,10 @@ fn a_flag_beats_a_variable_beats_the_file_beats_the_default() {
     );
     let nothing = said(&[], &[]).unwrap();
     assert_eq!((seconds(&nothing), nothing.listen.port()), ((24 * 3_600, 10), 8000));
-    assert_eq!((names(&nothing), nothing.registration), (vec!["mock".to_owned()], true));
+    assert_eq!(
+        (names(&nothing), nothing.registration),
+        (vec!["scribe".to_owned()], true)
+    );
     assert_eq!(nothing.turn_timeout, Duration::from_secs(600));
 }
 
@@ -75,7 +78,7 @@ fn who_said_what_is_wrong_is_told() {
         ),
         (
             said(&[], &[("COOP_BOTS", "a=mock,b=gpt")]),
-            "COOP_BOTS: there is no kind of bot called gpt; there are: gemini, mock",
+            "COOP_BOTS: there is no kind of bot called gpt; there are: gemini, scribe, mock",
         ),
         (said(&[("bots", "a=mock:large")], &[]), "--bot: a mock has no model"),
         (
@@ -223,7 +226,7 @@ fn with_a_key_there_is_gemini() {
     ] {
         let found = said(&[], variables).unwrap();
         let names: Vec<_> = found.bots.iter().map(|bot| bot.name.as_str()).collect();
-        let expected = if has { &["gemini", "mock"][..] } else { &["mock"] };
+        let expected = if has { &["gemini", "scribe"][..] } else { &["scribe"] };
         assert_eq!(
             (names.as_slice(), found.gemini.settings(None).is_some()),
             (expected, has),

@@ -26,14 +26,21 @@ pub(crate) fn command(folder: &Path) -> Command {
     command
 }
 
+/// With the bot that does as it is told.
+pub(crate) fn with_mock(folder: &Path) -> Command {
+    let mut command = command(folder);
+    command.env("COOP_BOTS", "mock=mock");
+    command
+}
+
 impl Program {
     async fn start(folder: &Path) -> Self {
-        Self::start_as(folder, command(folder)).await
+        Self::start_as(folder, with_mock(folder)).await
     }
 
     /// With everything there is to log going into this file, and these variables.
     pub(crate) async fn start_logging(folder: &Path, log: &Path, variables: &[(&str, &str)]) -> Self {
-        let mut command = command(folder);
+        let mut command = with_mock(folder);
         command
             .args(["--log", "trace"])
             .envs(variables.iter().copied())

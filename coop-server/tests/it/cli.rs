@@ -1,6 +1,6 @@
 //! The command line of the program itself: every verb, what it prints where, and what it ends with.
 
-use crate::binary::{Program, command};
+use crate::binary::{Program, command, with_mock};
 use crate::client::{PATIENCE, Ws};
 use serde_json::Value;
 use std::net::SocketAddr;
@@ -181,7 +181,7 @@ async fn it_introduces_itself_to_people_and_to_programs() {
         format!("coop-server {version} (sqlite)"),
         "  database  coop.db, schema ".to_owned(),
         "  bus       none: one server".to_owned(),
-        "  bots      mock (gemini is off: GEMINI_API_KEY is not set)".to_owned(),
+        "  bots      scribe (gemini is off: GEMINI_API_KEY is not set)".to_owned(),
         "  accounts  anybody may register".to_owned(),
         format!("Ready on http://{}", program.address),
     ];
@@ -207,7 +207,7 @@ async fn it_introduces_itself_to_people_and_to_programs() {
             found.unwrap_or_else(|| panic!("no {message} in {said}"))["fields"].clone()
         };
         assert_eq!(fields("ready")["url"], format!("http://{address}"));
-        assert_eq!(fields("starting")["bots"], "mock");
+        assert_eq!(fields("starting")["bots"], "scribe");
         let closed = fields("starting")["accounts"].as_str().unwrap().contains("closed");
         assert_eq!(closed, !arguments.is_empty());
         fields("ending");
@@ -251,7 +251,7 @@ async fn accounts_and_tokens_are_made_by_hand() {
     assert_eq!((made.code, made.out.as_str()), (Some(0), ""), "{}", made.err);
     let twice = run_with(path, &add, &[], "a password of hers\n").await;
     assert_eq!(twice.code, Some(1), "{}", twice.err);
-    let bot = run(path, &["user", "add", "mock", "--email", "m@example.org"]).await;
+    let bot = run(path, &["user", "add", "scribe", "--email", "m@example.org"]).await;
     assert_ne!(bot.code, Some(0), "a bot's name is nobody's");
     assert_eq!(run(path, &["user", "password", "nobody"]).await.code, Some(1));
     assert_eq!(run(path, &["token", "--user", "nobody"]).await.code, Some(1));
@@ -318,7 +318,7 @@ async fn a_probe_is_told_of_a_server_that_lives_and_one_that_does_not() {
 async fn told_to_end_it_lets_an_answer_end() {
     let folder = folder();
     let path = folder.path();
-    let program = Program::start_graceful(path, command(path), "60s").await;
+    let program = Program::start_graceful(path, with_mock(path), "60s").await;
     let url = format!("http://{}", program.address);
     let http = program.http();
     let alice = http.person("alice").await;
@@ -350,7 +350,7 @@ async fn told_to_end_it_lets_an_answer_end() {
 #[tokio::test]
 async fn told_twice_it_ends_at_once() {
     let folder = folder();
-    let program = Program::start_graceful(folder.path(), command(folder.path()), "60s").await;
+    let program = Program::start_graceful(folder.path(), with_mock(folder.path()), "60s").await;
     let http = program.http();
     let alice = http.person("alice").await;
     let room = http.group(&alice, "lab", &[]).await;
@@ -412,7 +412,7 @@ async fn with_a_key_gemini_answers() {
         ("COOP_GEMINI_MODEL", "gemini-9"),
     ];
     let (program, said) = started(folder.path(), &["--log-format", "text", "--log", "trace"], &variables).await;
-    assert!(said.contains("  bots      gemini mock\n"), "{said}");
+    assert!(said.contains("  bots      gemini scribe\n"), "{said}");
     let http = program.http();
     let alice = http.person("alice").await;
     let room = http.group(&alice, "lab", &[]).await;
