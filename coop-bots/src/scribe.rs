@@ -155,9 +155,11 @@ impl Said {
         let others = context.turns.iter().filter(|turn| turn.side == Side::User);
         let mut parts: Vec<&String> = others.flat_map(|turn| &turn.parts).collect();
         parts.pop();
-        let spoken = parts.into_iter().filter(|part| **part != omission);
+        let parts = parts.into_iter().filter(|part| **part != omission);
+        let messages = parts.filter_map(|part| Message::of(part));
         Self {
-            messages: spoken.filter_map(|part| Message::of(part)).collect(),
+            // What was asked of a bot was not said to the room.
+            messages: messages.filter(|message| !message.text.starts_with('/')).collect(),
             omitted: context.omitted,
         }
     }
@@ -390,7 +392,7 @@ mod tests {
         turn
     }
 
-    const TALK: [&str; 8] = [
+    const TALK: [&str; 9] = [
         "[ana] Hello everybody.",
         "[bo] The release is late because the database migration fails on old files.",
         "[cy] Which files? The migration works here.",
@@ -399,6 +401,7 @@ mod tests {
         "[ana] We decided to move the release to Friday, so that the migration can be mended.",
         "[cy] Can you write that down, bo?",
         "[bo] yes",
+        "[cy] /scribe summarize, and please be brief",
     ];
 
     async fn answer(said: &[&str], prompt: &str) -> String {
