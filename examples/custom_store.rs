@@ -7,17 +7,18 @@
 
 use async_trait::async_trait;
 use coop_core::store::plan::{
-    EventRow, Facts, Mark, MemberRow, MessageRow, Needs, NextIds, Plan, RoomChange, RoomRow, TurnRow, plan,
+    EventRow, Facts, Mark, MemberRow, MessageRow, Needs, NextIds, Plan, RoomChange, RoomRow, TurnRow, UsageRow, plan,
     plan_creation,
 };
 use coop_core::store::{Batch, Committed, NewAccount, NewRoom, RoomHead, RoomStore, UserStore};
 use coop_core::testing::store_contract;
 use coop_core::{
-    Account, Engine, Error, Event, Finish, Member, Message, MessageId, Page, Range, Result, RoomEntry, RoomId,
-    RoomInfo, Seq, Snapshot, TurnId, TurnInfo, UserId,
+    Account, Day, Engine, Error, Event, Finish, Member, Message, MessageId, Page, Range, Receipt, Result, RoomEntry,
+    RoomId, RoomInfo, Seq, Snapshot, TurnId, TurnInfo, TurnStatus, UsageFilter, UsageSum, UserId,
 };
 use futures::StreamExt;
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +35,10 @@ struct Tables {
     turns: Vec<TurnRow>,
     /// In the order of their positions.
     events: Vec<(RoomId, EventRow)>,
+    /// What the bots of turns had read.
+    receipts: Vec<(TurnId, Arc<Receipt>)>,
+    /// Tokens that were used, as they were. Kept also when their room is deleted.
+    usage: Vec<(RoomId, UsageRow)>,
     /// Accounts and the hashes of their passwords.
     users: Vec<(Account, Option<String>)>,
     /// The newest user's id. Never set back either.
@@ -87,6 +92,14 @@ impl Tables {
 
     fn turn(&self, room: RoomId, is: impl Fn(&TurnInfo) -> bool) -> Option<TurnInfo> {
         self.turns(room).map(|row| &row.info).find(|turn| is(turn)).cloned()
+    }
+
+    fn open_turns(&self, only: Option<RoomId>) -> Vec<TurnInfo> {
+        let turns = self.turns.iter().map(|row| &row.info);
+        let turns = turns.filter(|turn| only.is_none_or(|room| turn.room == room));
+        let mut open: Vec<_> = turns.filter(|turn| !turn.status.is_ended()).cloned().collect();
+        open.sort_by_key(|turn| turn.id);
+        open
     }
 
     fn events(&self, room: RoomId, after: Seq, limit: u32) -> Result<Vec<Arc<Event>>> {
@@ -192,9 +205,35 @@ impl Tables {
                 .iter()
                 .map(|(user, seq)| self.mark(room, *user, *seq))
                 .collect(),
+            turns_since_person: self.turns_since_person(room),
+            spent_in_room: needs.spent.map_or(0, |day| self.spent(day, |at, _| at == room)),
+            spent_by: needs.spent.map_or_else(BTreeMap::new, |day| {
+                let askers = self.turns(room).map(|row| row.info.asked_by);
+                let users = needs.users.iter().copied().chain(askers);
+                users.map(|by| (by, self.spent(day, |_, user| user == by))).collect()
+            }),
             // One engine has this store alone.
             ..Facts::default()
         }
+    }
+
+    /// The tokens that were used on a day.
+    fn spent(&self, day: Day, by: impl Fn(RoomId, UserId) -> bool) -> u64 {
+        let rows = self.usage.iter();
+        let rows = rows.filter(|(room, row)| row.day == day && by(*room, row.user));
+        let mut sum = UsageSum::default();
+        rows.for_each(|(_, row)| row.add_to(&mut sum));
+        sum.total
+    }
+
+    /// How many turns there were since a person last spoke, those left out that never began.
+    fn turns_since_person(&self, room: RoomId) -> u32 {
+        let said = self.messages(room).filter(|row| row.message.author.user.is_some());
+        let last = said.map(|row| row.message.seq).max().unwrap_or_default();
+        let turns = self.turns(room).map(|row| &row.info);
+        let turns = turns.filter(|turn| turn.ask_seq >= last);
+        let turns = turns.filter(|turn| turn.status == TurnStatus::Queued || turn.message.is_some());
+        u32::try_from(turns.count()).unwrap_or(u32::MAX)
     }
 
     /// What lies below and above a read mark.
@@ -216,6 +255,7 @@ impl Tables {
 
     /// Writes what was decided, in this order.
     fn write(&mut self, room: RoomId, plan: Plan) -> Committed {
+        self.usage.extend(plan.usage.into_iter().map(|row| (room, row)));
         match plan.room {
             RoomChange::Keep => {}
             RoomChange::Write(row) => {
@@ -260,6 +300,7 @@ impl Tables {
             self.turns.retain(|old| old.info.id != row.info.id);
             self.turns.push(row);
         }
+        self.receipts.extend(plan.receipts);
         self.events.extend(plan.events.into_iter().map(|row| (room, row)));
         plan.committed
     }
@@ -324,12 +365,14 @@ impl RoomStore for TableStore {
         members.sort_by_key(|row| row.joined);
         let members = members.into_iter().map(|row| row.member.clone()).collect();
         let messages = tables.history(room, Range::Newest, limit).messages;
+        let turns = tables.open_turns(Some(room));
         Ok(Some(Snapshot::new(
             row.info.clone(),
             row.epoch,
             row.seq,
             members,
             messages,
+            turns,
         )))
     }
 
@@ -345,12 +388,29 @@ impl RoomStore for TableStore {
         Ok(self.tables()?.turn(room, |turn| turn.message == Some(message)))
     }
 
-    async fn open_turns(&self) -> Result<Vec<TurnInfo>> {
+    async fn open_turns(&self, only: Option<RoomId>) -> Result<Vec<TurnInfo>> {
+        Ok(self.tables()?.open_turns(only))
+    }
+
+    async fn receipt(&self, room: RoomId, message: MessageId) -> Result<Option<Receipt>> {
         let tables = self.tables()?;
-        let turns = tables.turns.iter().map(|row| &row.info);
-        let mut open: Vec<_> = turns.filter(|turn| !turn.status.is_ended()).cloned().collect();
-        open.sort_by_key(|turn| turn.id);
-        Ok(open)
+        let turn = tables.turn(room, |turn| turn.message == Some(message));
+        let kept = |turn: TurnInfo| tables.receipts.iter().find(|(of, _)| *of == turn.id);
+        Ok(turn.and_then(kept).map(|(_, receipt)| Receipt::clone(receipt)))
+    }
+
+    async fn usage(&self, of: &UsageFilter) -> Result<UsageSum> {
+        let tables = self.tables()?;
+        let asked = |room: RoomId, row: &UsageRow| {
+            of.room.is_none_or(|only| only == room)
+                && of.user.is_none_or(|only| only == row.user)
+                && of.bot.as_ref().is_none_or(|only| *only == row.bot)
+                && of.since.is_none_or(|since| since <= row.day)
+        };
+        let mut sum = UsageSum::default();
+        let rows = tables.usage.iter().filter(|(room, row)| asked(*room, row));
+        rows.for_each(|(_, row)| row.add_to(&mut sum));
+        Ok(sum)
     }
 
     async fn close(&self) {

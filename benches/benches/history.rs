@@ -99,13 +99,11 @@ async fn fill(store: &dyn Store, room: RoomId, messages: usize) -> Anything<()> 
             reply_to: None,
             meta: None,
             asks: Vec::new(),
-            asks_if_alone: None,
+            asks_default: false,
+            asks_if_alone: false,
+            bots: Arc::from([]),
         };
-        let batch = Batch {
-            room,
-            now: Timestamp(2),
-            intents: vec![Intent::Post(post); some],
-        };
+        let batch = Batch::new(room, Timestamp(2), vec![Intent::Post(post); some]);
         for outcome in store.commit(batch).await?.outcomes {
             outcome?;
         }

@@ -44,6 +44,9 @@ pub struct BotProfile {
     pub context: ContextPolicy,
     /// How long an answer may take and become.
     pub limits: BotLimits,
+    /// Whether its tokens cost something, also those that it does not report: what it has read and written is estimated
+    /// until it says. A bot that is not metered is charged for what it reports and no more. Not by default.
+    pub metered: bool,
 }
 
 impl BotProfile {
@@ -57,6 +60,7 @@ impl BotProfile {
             handle,
             context: ContextPolicy::default(),
             limits: BotLimits::default(),
+            metered: false,
         }
     }
 }
@@ -155,6 +159,7 @@ impl Turn {
         ask: MessageId,
         context: Context,
         deadline: Timestamp,
+        attempt: u32,
     ) -> Self {
         Self {
             id,
@@ -165,7 +170,7 @@ impl Turn {
             ask,
             context,
             deadline,
-            attempt: 1,
+            attempt,
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Hint;
 use crate::id::{RoomId, UserId};
 use crate::live::{Encoder, Frames, Pace};
-use crate::model::{Finish, RoomInfo, Snapshot, TurnEnd, TurnStatus};
+use crate::model::{Budgets, Finish, RoomInfo, Snapshot, TurnEnd, TurnStatus, UsageFilter, UsageSum};
 use crate::mutant::{Mutant, removed};
 use crate::names;
 use crate::others;
@@ -286,6 +286,31 @@ impl Engine {
         }
     }
 
+    /// The sum of the tokens that were used: of a bot, a room, a user, since a day, or any of these together. For the host;
+    /// what people may see is [`Room::usage`](crate::Room::usage) and [`User::usage`].
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |engine, _, _, _| {
+    /// use coop_core::UsageFilter;
+    ///
+    /// let of_echo = UsageFilter { bot: Some("echo".into()), ..UsageFilter::default() };
+    /// assert_eq!(engine.usage(&of_echo).await?.total, 0);
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// `Unavailable`, `Closed`. Cancel safe.
+    pub async fn usage(&self, of: &UsageFilter) -> Result<UsageSum> {
+        self.shared.check_open()?;
+        self.shared.rooms.usage(of).await
+    }
+
+    /// How many tokens may be used in a day.
+    #[must_use]
+    pub fn budgets(&self) -> Budgets {
+        self.shared.settings.budgets
+    }
+
     /// The handles of its bots; the first answers `/bot`.
     ///
     /// ```
@@ -468,6 +493,13 @@ impl EngineBuilder {
         self
     }
 
+    /// How many tokens may be used in a day. Without limits by default.
+    #[must_use]
+    pub fn budgets(mut self, budgets: Budgets) -> Self {
+        self.settings.budgets = budgets;
+        self
+    }
+
     /// How long a turn may take, whatever the bot's own [limits](crate::BotLimits::time) say.
     #[must_use]
     pub fn turn_timeout(mut self, time: Duration) -> Self {
@@ -515,18 +547,14 @@ impl EngineBuilder {
 /// that has its store alone ends whatever there is.
 async fn interrupt_open(shared: &Arc<Shared>, whose: Whose) -> Result<()> {
     let open = match shared.rooms.others() {
-        None => shared.rooms.open_turns().await?,
+        None => shared.rooms.open_turns(None).await?,
         Some(others) => {
             let open = others.open_turns().await?.into_iter();
             open.filter(|turn| turn.whose == whose).map(|turn| turn.info).collect()
         }
     };
     for turn in open {
-        let intent = Intent::EndTurn {
-            turn: turn.id,
-            end: TurnEnd::new(TurnStatus::Interrupted),
-            text: None,
-        };
+        let intent = Intent::end(turn.id, TurnEnd::new(TurnStatus::Interrupted));
         submit(shared, turn.room, intent, Vec::new()).await?;
     }
     Ok(())

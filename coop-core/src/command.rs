@@ -6,27 +6,45 @@
 /// The seed's command: it reaches the default bot, whatever that one is called.
 const COMMAND: &str = "/bot ";
 
-/// The handles of the bots that a person's text asks, each once, in the order in which the text names them.
+/// Whom a text asks, as far as the text alone tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asks {
+    /// The default bot of wherever it is said, before the others.
+    pub default: bool,
+    /// Bots by their handles, each once, in the order in which the text names them.
+    pub named: Vec<String>,
+}
+
+/// Whom a person's text asks.
 ///
-/// `bots` are the handles of the room's bots, the default one first. `/bot ` at the very start reaches the default
-/// bot, `/name ` there reaches a named one, and `@name` anywhere does too. Both commands are exact, down to the case
-/// and the one space: anything else that begins with a slash is an ordinary message. With `ai_chat` a text that names
-/// nobody asks the default bot.
+/// `bots` are the handles of all bots. `/bot ` at the very start reaches the default bot, `/name ` there reaches a named
+/// one, and `@name` anywhere does too. Both commands are exact, down to the case and the one space: anything else that
+/// begins with a slash is an ordinary message.
 #[must_use]
-pub fn asks(text: &str, bots: &[&str], ai_chat: bool) -> Vec<String> {
-    let Some(default) = bots.first() else {
-        return Vec::new();
-    };
-    let mut asked: Vec<&str> = command(text, bots).map(|(bot, _)| bot).into_iter().collect();
-    for mention in Mentions::of(text, bots) {
-        if !asked.contains(&mention.bot) {
-            asked.push(mention.bot);
+pub fn asks(text: &str, bots: &[&str]) -> Asks {
+    let mut named = mentions(text, bots);
+    if let Some((bot, _)) = command(text, bots) {
+        named.retain(|other| other != bot);
+        named.insert(0, bot.to_owned());
+    }
+    Asks {
+        default: text.starts_with(COMMAND) && !bots.is_empty(),
+        named,
+    }
+}
+
+/// The bots that are asked, each once, where the default bot is this one. With `alone`, as in an AI chat that has one
+/// member, what names nobody asks the default bot.
+#[must_use]
+pub fn resolve(asks: &Asks, alone: bool, default: Option<&str>) -> Vec<String> {
+    let by_default = asks.default || (alone && asks.named.is_empty());
+    let mut bots: Vec<String> = default.filter(|_| by_default).map(String::from).into_iter().collect();
+    for bot in &asks.named {
+        if !bots.contains(bot) {
+            bots.push(bot.clone());
         }
     }
-    if asked.is_empty() && ai_chat {
-        asked.push(default);
-    }
-    asked.into_iter().map(String::from).collect()
+    bots
 }
 
 /// The handles of the bots that a text names with `@name`, each once, in order. This is all that a bot's own text can
@@ -42,25 +60,24 @@ pub fn mentions(text: &str, bots: &[&str]) -> Vec<String> {
     named
 }
 
-/// What a text says to one bot: the text without the words that only address it, trimmed.
+/// What a text says to one bot: the text without the words that only address it, trimmed. `default` is the bot that
+/// `/bot ` reaches.
 ///
 /// These are a leading `/bot ` or `/name `, and an `@name` among the mentions at the start, or at the end, with the
 /// punctuation that belongs to it. In the middle of a sentence a mention is part of what is said, and stays.
 #[must_use]
-pub fn prompt(text: &str, bot: &str, bots: &[&str]) -> String {
-    let body = match command(text, bots) {
-        Some((asked, rest)) if asked == bot => rest,
+pub fn prompt(text: &str, bot: &str, default: Option<&str>, bots: &[&str]) -> String {
+    let by_default = text.strip_prefix(COMMAND).zip(default);
+    let body = match by_default.or(command(text, bots).map(|(bot, rest)| (rest, bot))) {
+        Some((rest, asked)) if asked == bot => rest,
         _ => text,
     };
     let body = without_leading(body.trim(), bot, bots);
     without_trailing(&body, bot, bots)
 }
 
-/// The bot that a command at the very start reaches, and the text after it.
+/// The bot whose command stands at the very start, and the text after it.
 fn command<'b, 't>(text: &'t str, bots: &[&'b str]) -> Option<(&'b str, &'t str)> {
-    if let Some(rest) = text.strip_prefix(COMMAND) {
-        return bots.first().map(|bot| (*bot, rest));
-    }
     let (word, rest) = text.strip_prefix('/')?.split_once(' ')?;
     bots.iter().find(|bot| **bot == word).map(|bot| (*bot, rest))
 }
@@ -181,6 +198,11 @@ mod tests {
 
     const BOTS: &[&str] = &["gemini", "scribe", "mock", "mock2", "dr."];
 
+    /// The bots that are asked where the first is the default.
+    fn asked(text: &str, bots: &[&str], alone: bool) -> Vec<String> {
+        resolve(&asks(text, bots), alone, bots.first().copied())
+    }
+
     #[test]
     fn who_is_asked() {
         let cases: &[(&str, &[&str])] = &[
@@ -246,22 +268,41 @@ mod tests {
             ("hello", &[]),
         ];
         for (text, asked) in cases {
-            assert_eq!(asks(text, BOTS, false), *asked, "{text:?}");
+            assert_eq!(super::tests::asked(text, BOTS, false), *asked, "{text:?}");
         }
     }
 
     #[test]
     fn in_an_ai_chat_what_names_nobody_asks_the_default() {
-        assert_eq!(asks("hello", BOTS, true), ["gemini"]);
-        assert_eq!(asks("/help", BOTS, true), ["gemini"]);
-        assert_eq!(asks("@mock hello", BOTS, true), ["mock"]);
-        assert_eq!(asks("/bot hello", BOTS, true), ["gemini"]);
+        assert_eq!(asked("hello", BOTS, true), ["gemini"]);
+        assert_eq!(asked("/help", BOTS, true), ["gemini"]);
+        assert_eq!(asked("@mock hello", BOTS, true), ["mock"]);
+        assert_eq!(asked("/bot hello", BOTS, true), ["gemini"]);
+    }
+
+    #[test]
+    fn a_room_has_its_own_default() {
+        let cases: &[(&str, bool, &[&str])] = &[
+            ("/bot hi", false, &["mock"]),
+            ("/bot @gemini hi", false, &["mock", "gemini"]),
+            ("/bot hi @mock", false, &["mock"]),
+            ("/gemini hi", false, &["gemini"]),
+            ("@gemini hi", true, &["gemini"]),
+            ("hi", true, &["mock"]),
+            ("hi", false, &[]),
+        ];
+        for (text, alone, expected) in cases {
+            assert_eq!(resolve(&asks(text, BOTS), *alone, Some("mock")), *expected, "{text:?}");
+        }
+        assert_eq!(prompt("/bot hi", "mock", Some("mock"), BOTS), "hi");
+        assert_eq!(prompt("/bot hi", "gemini", Some("mock"), BOTS), "/bot hi");
+        assert_eq!(prompt("/bot hi", "gemini", None, BOTS), "/bot hi");
     }
 
     #[test]
     fn without_bots_nothing_is_an_ask() {
         for text in ["/bot hi", "/bot ", "@gemini", "/gemini hi", "hi"] {
-            assert!(asks(text, &[], true).is_empty(), "{text:?}");
+            assert!(asked(text, &[], true).is_empty(), "{text:?}");
         }
     }
 
@@ -307,7 +348,7 @@ mod tests {
             ("hello", "gemini", "hello"),
         ];
         for (text, bot, left) in cases {
-            assert_eq!(prompt(text, bot, BOTS), *left, "{text:?} for {bot}");
+            assert_eq!(prompt(text, bot, Some("gemini"), BOTS), *left, "{text:?} for {bot}");
         }
     }
 
@@ -327,21 +368,21 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_read_without_harm(text in texts(), ai_chat: bool) {
-            let asked = asks(&text, BOTS, ai_chat);
+            let asked = asked(&text, BOTS, ai_chat);
             for (index, bot) in asked.iter().enumerate() {
                 prop_assert!(BOTS.contains(&bot.as_str()));
                 prop_assert!(!asked[..index].contains(bot));
             }
             prop_assert!(!(ai_chat && asked.is_empty()));
             for bot in BOTS {
-                let left = prompt(&text, bot, BOTS);
+                let left = prompt(&text, bot, BOTS.first().copied(), BOTS);
                 prop_assert!(left.len() <= text.len());
                 prop_assert_eq!(left.trim(), &left);
                 if !asked.iter().any(|asked| asked == bot) {
                     prop_assert_eq!(left, text.trim());
                 }
             }
-            prop_assert!(asks(&text, &[], ai_chat).is_empty());
+            prop_assert!(super::tests::asked(&text, &[], ai_chat).is_empty());
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use crate::bot::{BotError, BotErrorKind, ContextPolicy};
 use crate::id::UserId;
-use crate::model::{Author, Context, ContextTurn, Message, MessageStatus, Side};
+use crate::model::{Author, Context, ContextTurn, Message, MessageStatus, MessageVersion, Side};
 use crate::names::is_invisible;
 use crate::time::Timestamp;
 use std::borrow::Cow;
@@ -35,6 +35,8 @@ pub struct ContextInput<'a> {
     pub bot_name: &'a str,
     /// How much it wants to read, and what the operator tells it.
     pub policy: &'a ContextPolicy,
+    /// What the room's owner tells every bot in it.
+    pub room_system: &'a str,
     /// The room's name.
     pub room_name: &'a str,
     /// The names of who is in the room.
@@ -98,7 +100,12 @@ pub fn build(input: &ContextInput<'_>) -> Result<Context, BotError> {
             say(&mut turns, Side::User, words);
         }
     }
-    let read = kept.iter().map(|line| line.message.id).chain([input.ask.id]).collect();
+    let read = kept.iter().map(|line| line.message).chain([input.ask]);
+    let read = read.map(|message| MessageVersion {
+        message: message.id,
+        edit: message.edits,
+    });
+    let read = read.collect();
     for line in lines.into_iter().skip(start) {
         say(&mut turns, line.side, line.text);
     }
@@ -276,14 +283,15 @@ fn clean(name: &str, chars: usize) -> String {
     name.trim().to_owned()
 }
 
-/// The operator's words, then the engine's about the room. Names of rooms and people are here because a bot must know
+/// The operator's words, those of the room's owner, then the engine's about the room. Names of rooms and people are here because a bot must know
 /// them, in quotation marks that they cannot close.
 fn system_text(input: &ContextInput<'_>) -> String {
     let mut text = String::new();
-    let operator = input.policy.system.trim();
-    if !operator.is_empty() {
-        text.push_str(operator);
-        text.push_str("\n\n");
+    for told in [input.policy.system.trim(), input.room_system.trim()] {
+        if !told.is_empty() {
+            text.push_str(told);
+            text.push_str("\n\n");
+        }
     }
     let room = clean(input.room_name, crate::names::MAX_ROOM_NAME_CHARS);
     let bot = clean(input.bot_name, NAME_CHARS);

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::event::GoneReason;
 use crate::id::{RoomId, Seq, TurnId, UserId};
 use crate::live::{LiveRoom, Pace, Reader, ReaderId};
-use crate::model::{RoomInfo, TurnEnd, TurnStatus};
+use crate::model::{Budgets, RoomInfo, TurnEnd, TurnStatus};
 use crate::mutant::{Mutant, removed};
 use crate::password::Passwords;
 use crate::store::{RoomStore, UserStore};
@@ -42,6 +42,8 @@ pub(crate) struct Settings {
     pub(crate) marks: Duration,
     /// A sender is told `unavailable` after this long without an answer from the store.
     pub(crate) patience: Duration,
+    /// How many tokens may be used.
+    pub(crate) budgets: Budgets,
 }
 
 impl Default for Settings {
@@ -52,6 +54,7 @@ impl Default for Settings {
             idle: Duration::from_secs(10),
             marks: Duration::from_millis(250),
             patience: Duration::from_secs(10),
+            budgets: Budgets::default(),
         }
     }
 }
@@ -77,6 +80,8 @@ pub(crate) struct Shared {
     pub(crate) users: Arc<dyn UserStore>,
     /// In the order of registration; the first answers `/bot`.
     pub(crate) bots: Vec<RegisteredBot>,
+    /// Their handles, in the same order, as every message that may ask takes them along.
+    pub(crate) all_handles: Arc<[String]>,
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) passwords: Passwords,
@@ -154,6 +159,7 @@ impl Shared {
         Self {
             rooms,
             users,
+            all_handles: bots.iter().map(|bot| bot.profile.handle.clone()).collect(),
             bots,
             bus,
             clock,

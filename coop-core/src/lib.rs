@@ -111,6 +111,6 @@ pub use store::postgres;
 #[cfg(feature = "sqlite")]
 pub use store::sqlite;
 pub use subscription::Subscription;
-pub use time::{Clock, Timestamp};
+pub use time::{Clock, Day, Timestamp};
 pub use turn::TurnHandle;
 pub use user::{RoomDraft, User};

@@ -9,6 +9,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+mod context;
+mod settings;
+mod usage;
+
+pub use context::{Context, ContextTurn, MessageVersion, Receipt, Side};
+pub use settings::{RoomSettings, TurnPolicy, WhoMayStop};
+pub use usage::{Budgets, Usage, UsageFilter, UsageSum};
+
 /// A person with an account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -144,7 +152,7 @@ pub enum MessageStatus {
     Streaming,
     /// Complete.
     Done,
-    /// A person stopped the bot; the text up to there is kept.
+    /// A person stopped the bot, or a budget was spent; the text up to there is kept.
     Stopped,
     /// The bot failed; the text up to there is kept.
     Failed,
@@ -196,7 +204,8 @@ pub struct Message {
     pub text: String,
     /// How far it has come.
     pub status: MessageStatus,
-    /// Words about why it failed, for people. Only with [`MessageStatus::Failed`].
+    /// Words about why it failed or was cut off, for people. Only with [`MessageStatus::Failed`] and
+    /// [`MessageStatus::Stopped`].
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
     /// The message it answers.
@@ -213,9 +222,17 @@ pub struct Message {
     /// When it was last changed by its author.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub edited_at: Option<Timestamp>,
+    /// How often it was changed.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub edits: u32,
     /// When it was deleted; nothing of its content is left then.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub deleted_at: Option<Timestamp>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl Message {
@@ -235,6 +252,7 @@ impl Message {
             client_id: None,
             created_at,
             edited_at: None,
+            edits: 0,
             deleted_at: None,
         }
     }
@@ -360,23 +378,6 @@ pub enum FinishReason {
     Other(String),
 }
 
-/// Tokens a turn has used so far: running totals, the last report wins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Usage {
-    /// Read.
-    pub input: Option<u32>,
-    /// Written.
-    pub output: Option<u32>,
-    /// Thought, unseen.
-    pub thinking: Option<u32>,
-    /// Of those read, taken from a cache.
-    pub cached: Option<u32>,
-    /// All of them.
-    pub total: Option<u32>,
-    /// Whether these are the bot's guesses.
-    pub estimated: bool,
-}
-
 /// Where a turn stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -387,7 +388,7 @@ pub enum TurnStatus {
     Streaming,
     /// Complete.
     Done,
-    /// Ended by a person.
+    /// Ended by a person, or because a budget was spent.
     Stopped,
     /// Ended by an error, or refused.
     Failed,
@@ -443,10 +444,10 @@ impl TurnStatus {
     }
 }
 
-/// Why a turn failed, as far as people may know.
+/// Why a turn failed or was cut off, as far as people may know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TurnError {
-    /// A stable word: a bot error's kind, or why an ask was refused (`busy`, …).
+    /// A stable word: a bot error's kind, or why an ask was refused (`busy`, `hop_limit`, `budget_exceeded`).
     pub code: String,
     /// Words for people.
     pub words: String,
@@ -464,10 +465,10 @@ pub struct TurnEnd {
     /// Who stopped it, if somebody did.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub by: Option<UserId>,
-    /// Why it failed, if it did.
+    /// Why it failed or was cut off, if it was.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<TurnError>,
-    /// What it used, if the bot said.
+    /// What it used, if the bot said or is [metered](crate::BotProfile::metered).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub usage: Option<Usage>,
 }
@@ -490,6 +491,15 @@ impl TurnEnd {
     pub fn stopped(by: UserId) -> Self {
         Self {
             by: Some(by),
+            ..Self::new(TurnStatus::Stopped)
+        }
+    }
+
+    /// Cut off for this reason, by nobody.
+    #[must_use]
+    pub fn cut(error: TurnError) -> Self {
+        Self {
+            error: Some(error),
             ..Self::new(TurnStatus::Stopped)
         }
     }
@@ -595,6 +605,8 @@ pub struct Snapshot {
     pub members: Vec<Member>,
     /// The newest messages, oldest first.
     pub messages: Vec<Arc<Message>>,
+    /// Turns that have not ended, the oldest first: those that stream, and the queue.
+    pub turns: Vec<TurnInfo>,
     /// Answers that are being written.
     pub tapes: Vec<TapeText>,
 }
@@ -602,13 +614,21 @@ pub struct Snapshot {
 impl Snapshot {
     /// A snapshot as a store reads it: without tapes, which only the live room knows.
     #[must_use]
-    pub fn new(info: RoomInfo, epoch: Epoch, seq: Seq, members: Vec<Member>, messages: Vec<Arc<Message>>) -> Self {
+    pub fn new(
+        info: RoomInfo,
+        epoch: Epoch,
+        seq: Seq,
+        members: Vec<Member>,
+        messages: Vec<Arc<Message>>,
+        turns: Vec<TurnInfo>,
+    ) -> Self {
         Self {
             info,
             epoch,
             seq,
             members,
             messages,
+            turns,
             tapes: Vec::new(),
         }
     }
@@ -642,12 +662,19 @@ pub struct TurnInfo {
     pub ask: MessageId,
     /// Where that message stands: a bot reads nothing later.
     pub ask_seq: Seq,
+    /// 1, or more when the same ask is tried again.
+    #[serde(default = "first")]
+    pub attempt: u32,
     /// The answer, once the turn has started.
     pub message: Option<MessageId>,
     /// Where it stands.
     pub status: TurnStatus,
     /// How it ended, once it has.
     pub end: Option<TurnEnd>,
+}
+
+fn first() -> u32 {
+    1
 }
 
 impl TurnInfo {
@@ -669,6 +696,7 @@ impl TurnInfo {
             asked_by,
             ask,
             ask_seq,
+            attempt: first(),
             message: None,
             status,
             end: None,
@@ -748,37 +776,4 @@ impl<T: Into<String>> From<T> for Draft {
     fn from(text: T) -> Self {
         Self::text(text)
     }
-}
-
-/// What a bot reads: structured turns with speakers taken from rows, never from text.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Context {
-    /// Operator text: the bot's own, and the engine's block about the room.
-    pub system: String,
-    /// What was said, oldest first, the two sides alternating; the first is the people's, the last is the prompt.
-    pub turns: Vec<ContextTurn>,
-    /// How many older messages were left out.
-    pub omitted: u32,
-    /// The messages that were read, oldest first.
-    pub read: Vec<MessageId>,
-}
-
-/// Neighbouring messages of one side.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ContextTurn {
-    /// Whose.
-    pub side: Side,
-    /// One part for each message.
-    pub parts: Vec<String>,
-}
-
-/// The two sides of a conversation, as a model sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Side {
-    /// People, and bots other than the one that reads.
-    User,
-    /// The bot that reads.
-    Model,
 }

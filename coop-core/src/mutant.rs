@@ -54,6 +54,10 @@ pub enum Mutant {
     GoneAfterLoad,
     /// I6: a slow reader's queue is not bounded.
     BoundedQueue,
+    /// I8: bots ask each other for as long as they like.
+    HopLimit,
+    /// Budgets: nobody is refused and no answer is cut off.
+    Budget,
     /// I10: a stop does not reach a turn that waits.
     StopQueued,
     /// I10: a stop does not drop the bot's future.

@@ -73,6 +73,25 @@ pub fn check_room_name(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// The most characters of what a room's owner tells its bots.
+pub const MAX_SYSTEM_CHARS: usize = 4_000;
+
+/// Checks what a room's owner tells its bots.
+///
+/// # Errors
+/// `TooLarge` if it is too long, `BadRequest` if it has control characters other than tabs and ends of lines.
+pub fn check_system_text(text: &str) -> Result<()> {
+    if text.chars().nth(MAX_SYSTEM_CHARS).is_some() {
+        return Err(Error::too_large(
+            "a room's system prompt may have at most 4,000 characters",
+        ));
+    }
+    if text.contains(|c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
+        return Err(Error::bad_request("a system prompt may not have control characters"));
+    }
+    Ok(())
+}
+
 /// Checks what somebody wants to say. It is stored exactly as sent, so nothing is trimmed here.
 ///
 /// # Errors

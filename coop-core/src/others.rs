@@ -179,11 +179,7 @@ fn is_busy(open: &[OpenTurn], turn: &OpenTurn) -> bool {
 
 /// Ends a turn whose engine is dead, and proposes the next of its bot. The text of its last checkpoint is kept.
 fn end_orphan(shared: &Arc<Shared>, turn: &OpenTurn) {
-    let intent = Intent::EndTurn {
-        turn: turn.info.id,
-        end: TurnEnd::new(TurnStatus::Interrupted),
-        text: None,
-    };
+    let intent = Intent::end(turn.info.id, TurnEnd::new(TurnStatus::Interrupted));
     submit(shared, turn, intent);
 }
 

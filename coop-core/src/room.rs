@@ -8,7 +8,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Hint, HintKind};
 use crate::id::{MessageId, RoomId, Seq, TurnId, UserId};
 use crate::live::Reader;
-use crate::model::{Draft, Member, Message, MessageStatus, Page, Position, Range, RoomEntry};
+use crate::model::{
+    Draft, Member, Message, MessageStatus, Page, Position, Range, Receipt, RoomEntry, RoomSettings, TurnInfo,
+    UsageFilter, UsageSum,
+};
 use crate::names;
 use crate::store::{Intent, Outcome, Post};
 use crate::subscription::Subscription;
@@ -342,10 +345,10 @@ impl Room {
         if let Some(id) = &draft.client_id {
             names::check_client_id(id)?;
         }
-        let handles = self.shared.handles();
         let may_ask = !draft.asks_nobody;
-        let asks = may_ask.then(|| command::asks(&draft.text, &handles, false));
-        let asks_if_alone = handles.first().filter(|_| may_ask).map(|&handle| handle.to_owned());
+        let asks = may_ask.then(|| command::asks(&draft.text, &self.shared.handles()));
+        let asks = asks.unwrap_or_default();
+        let bots = Arc::clone(&self.shared.all_handles);
         let post = Post {
             author: self.user,
             name: self.name.clone(),
@@ -354,8 +357,10 @@ impl Room {
             text: draft.text,
             reply_to: draft.reply_to,
             meta: draft.meta,
-            asks: asks.unwrap_or_default(),
-            asks_if_alone,
+            asks: asks.named,
+            asks_default: asks.default,
+            asks_if_alone: may_ask && !bots.is_empty(),
+            bots,
         };
         let handed = writer::hand_over(&self.shared, self.id, Intent::Post(post), Vec::new()).await?;
         Ok(Handed {
@@ -436,11 +441,11 @@ impl Room {
     /// ```
     ///
     /// # Errors
-    /// `NotFound`, `Unavailable`, `Closed`. Dropping the call means stopped or not stopped.
+    /// `Forbidden` if the [settings](Self::settings) leave it to others, `NotFound`, `Unavailable`, `Closed`. Dropping the
+    /// call means stopped or not stopped.
     pub async fn stop(&self, turn: TurnId) -> Result<()> {
         // Also while the engine closes: what still runs may be stopped.
-        self.shared.check_member(self.id, self.user).await?;
-        turn::stop(&self.shared, self.id, turn, self.user).await
+        turn::stop_by(&self.shared, self.id, turn, self.user).await
     }
 
     /// Ends the turn whose answer is this message; see [`stop`](Self::stop).
@@ -449,9 +454,115 @@ impl Room {
     /// As [`stop`](Self::stop).
     pub async fn stop_answer(&self, message: MessageId) -> Result<()> {
         self.shared.check_member(self.id, self.user).await?;
-        let turn = self.shared.rooms.turn_of_message(self.id(), message).await?;
-        let turn = turn.ok_or_else(|| Error::not_found("no such turn"))?;
-        turn::stop(&self.shared, self.id, turn.id, self.user).await
+        let turn = self.turn_of(message).await?;
+        turn::stop_by(&self.shared, self.id, turn, self.user).await
+    }
+
+    /// Asks the same again: a new turn of the same bot for the same ask, charged to who retries. It reads what the first one
+    /// read: nothing that was said later. If one for that ask is under way, it is that one.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, _, bob, room| {
+    /// if let Some(turn) = room.send("/echo Hello!").await?.turn {
+    ///     turn.ended().await?;
+    ///     let again = bob.room(room.id()).await?.retry(turn.id()).await?;
+    ///     assert!(again.id() != turn.id());
+    ///     again.ended().await?;
+    /// }
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// `NotFound` for a turn that is not here, or whose ask is deleted; as [`send`](Self::send). Dropping the call means
+    /// asked or not asked.
+    pub async fn retry(&self, turn: TurnId) -> Result<TurnHandle> {
+        self.check_member().await?;
+        let info = self.shared.rooms.turn(self.id, turn).await?.ok_or_else(no_such_turn)?;
+        let intent = Intent::Retry {
+            turn,
+            ask: info.ask,
+            by: self.user,
+            name: self.name.clone(),
+        };
+        match self.submit(intent, vec![info.bot]).await? {
+            Outcome::Asked(turn) => Ok(TurnHandle::new(Arc::clone(&self.shared), self.id, self.user, turn)),
+            _ => Err(Error::internal("a retry had another outcome")),
+        }
+    }
+
+    /// The same for the turn whose answer is this message.
+    ///
+    /// # Errors
+    /// As [`retry`](Self::retry).
+    pub async fn retry_answer(&self, message: MessageId) -> Result<TurnHandle> {
+        self.check_member().await?;
+        self.retry(self.turn_of(message).await?).await
+    }
+
+    async fn turn_of(&self, message: MessageId) -> Result<TurnId> {
+        let turn = self.shared.rooms.turn_of_message(self.id, message).await?;
+        Ok(turn.ok_or_else(no_such_turn)?.id)
+    }
+
+    /// The turns that have not ended, the oldest first: those that stream, and the queue.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, _, _, room| {
+    /// assert!(room.open_turns().await?.is_empty());
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// As [`entry`](Self::entry). Cancel safe.
+    pub async fn open_turns(&self) -> Result<Vec<TurnInfo>> {
+        self.check_member().await?;
+        self.shared.rooms.open_turns(Some(self.id)).await
+    }
+
+    /// What the bot had read whose answer is this message: which messages, in which version, and a hash of all of it. It is
+    /// there from the first second of an answer on.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, _, _, room| {
+    /// use coop_core::Range;
+    ///
+    /// let asked = room.send("/echo Hello!").await?;
+    /// if let Some(turn) = asked.turn {
+    ///     turn.ended().await?;
+    ///     let answer = room.history(Range::Newest, 1).await?.messages[0].id;
+    ///     let receipt = room.receipt(answer).await?;
+    ///     assert_eq!(receipt.read[0].message, asked.message.id);
+    /// }
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// `NotFound` for a message that is no bot's answer, or whose bot has read nothing (yet); as [`entry`](Self::entry).
+    /// Cancel safe.
+    pub async fn receipt(&self, answer: MessageId) -> Result<Receipt> {
+        self.check_member().await?;
+        let receipt = self.shared.rooms.receipt(self.id, answer).await?;
+        receipt.ok_or_else(|| Error::not_found("no such receipt"))
+    }
+
+    /// The sum of the tokens that were used here, since a day or ever; by one bot or person if the filter says so. Its room
+    /// is this one.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, _, _, room| {
+    /// assert_eq!(room.usage(coop_core::UsageFilter::default()).await?.total, 0);
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// As [`entry`](Self::entry). Cancel safe.
+    pub async fn usage(&self, of: UsageFilter) -> Result<UsageSum> {
+        self.check_member().await?;
+        let here = UsageFilter {
+            room: Some(self.id),
+            ..of
+        };
+        self.shared.rooms.usage(&here).await
     }
 
     // Hints.
@@ -579,6 +690,56 @@ impl Room {
         self.carry_out(Intent::Rename { name, by: self.user }).await
     }
 
+    /// How bots are asked and governed here.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, _, _, room| {
+    /// assert_eq!(room.settings().await?, coop_core::RoomSettings::default());
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// As [`entry`](Self::entry). Cancel safe.
+    pub async fn settings(&self) -> Result<RoomSettings> {
+        self.check_member().await?;
+        let head = self.shared.rooms.room(self.id).await?.ok_or_else(Error::no_such_room)?;
+        Ok(Arc::unwrap_or_clone(head.settings))
+    }
+
+    /// Sets how bots are asked and governed here. Only the owner may. Members are told by a
+    /// [`RoomUpdated`](crate::Event::RoomUpdated); turns that are under way go on as they began.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, _, _, room| {
+    /// use coop_core::WhoMayStop;
+    ///
+    /// let mut settings = room.settings().await?;
+    /// settings.system = "Answer in French.".into();
+    /// settings.who_may_stop = WhoMayStop::Asker;
+    /// room.configure(settings).await?;
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// `BadRequest` (control characters, a default bot that does not exist), `TooLarge` (more than 4,000 characters),
+    /// `Forbidden`, `NotFound`, `Unavailable`, `Closed`.
+    pub async fn configure(&self, settings: RoomSettings) -> Result<()> {
+        names::check_system_text(&settings.system)?;
+        let mut bots = self.shared.all_handles.iter();
+        if settings
+            .default_bot
+            .as_ref()
+            .is_some_and(|own| !bots.any(|bot| bot == own))
+        {
+            return Err(Error::bad_request("there is no such bot"));
+        }
+        self.carry_out(Intent::Configure {
+            settings: Arc::new(settings),
+            by: self.user,
+        })
+        .await
+    }
+
     /// Makes another member the owner. Only the owner may.
     ///
     /// ```
@@ -622,4 +783,8 @@ impl Room {
         self.shared.check_open()?;
         self.shared.check_member(self.id, self.user).await
     }
+}
+
+fn no_such_turn() -> Error {
+    Error::not_found("no such turn")
 }

@@ -9,7 +9,10 @@
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::id::{MessageId, RoomId, Seq, TurnId, UserId};
-use crate::model::{Account, Member, Message, Meta, Page, Range, RoomEntry, RoomInfo, Snapshot, TurnEnd, TurnInfo};
+use crate::model::{
+    Account, Budgets, Member, Message, Meta, Page, Range, Receipt, RoomEntry, RoomInfo, RoomSettings, Snapshot,
+    TurnEnd, TurnError, TurnInfo, Usage, UsageFilter, UsageSum,
+};
 use crate::time::Timestamp;
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -132,7 +135,7 @@ pub trait RoomStore: Send + Sync + 'static {
     /// Part of the history: messages that are not deleted, oldest first.
     async fn history(&self, room: RoomId, range: Range, limit: u32) -> Result<Page>;
 
-    /// A room, its members and newest `limit` messages, as of one position (one transaction).
+    /// A room, its members, newest `limit` messages and open turns, as of one position (one transaction).
     async fn snapshot(&self, room: RoomId, limit: u32) -> Result<Option<Snapshot>>;
 
     /// One message, also a deleted one.
@@ -144,8 +147,14 @@ pub trait RoomStore: Send + Sync + 'static {
     /// The turn whose answer is this message.
     async fn turn_of_message(&self, room: RoomId, message: MessageId) -> Result<Option<TurnInfo>>;
 
-    /// Every turn that has not ended, oldest first.
-    async fn open_turns(&self) -> Result<Vec<TurnInfo>>;
+    /// Every turn that has not ended, oldest first; of one room if `only` says so.
+    async fn open_turns(&self, only: Option<RoomId>) -> Result<Vec<TurnInfo>>;
+
+    /// What the bot had read whose answer is this message, if that is kept.
+    async fn receipt(&self, room: RoomId, message: MessageId) -> Result<Option<Receipt>>;
+
+    /// The sum of the tokens that were used.
+    async fn usage(&self, of: &UsageFilter) -> Result<UsageSum>;
 
     /// What is known of the other engines that use this store at the same time; nothing if one engine has it alone.
     fn others(&self) -> Option<&dyn Others> {
@@ -281,6 +290,8 @@ pub struct RoomHead {
     pub seq: Seq,
     /// How many members it has.
     pub members: u32,
+    /// What its owner has set.
+    pub settings: Arc<RoomSettings>,
 }
 
 /// A room to be made.
@@ -321,8 +332,23 @@ pub struct Batch {
     pub room: RoomId,
     /// Now.
     pub now: Timestamp,
+    /// How many tokens may be used.
+    pub budgets: Budgets,
     /// What is to happen.
     pub intents: Vec<Intent>,
+}
+
+impl Batch {
+    /// A batch without budgets.
+    #[must_use]
+    pub fn new(room: RoomId, now: Timestamp, intents: Vec<Intent>) -> Self {
+        Self {
+            room,
+            now,
+            budgets: Budgets::default(),
+            intents,
+        }
+    }
 }
 
 /// One thing that is to happen in a room. Whoever acts must be a member, or it fails with `NotFound` ("no such room").
@@ -374,6 +400,13 @@ pub enum Intent {
         /// Who.
         by: UserId,
     },
+    /// Set how bots are asked and governed. The owner may.
+    Configure {
+        /// All of it.
+        settings: Arc<RoomSettings>,
+        /// Who.
+        by: UserId,
+    },
     /// Make another member the owner. The owner may. A non-member is `NotFound`.
     HandOver {
         /// To whom.
@@ -387,19 +420,37 @@ pub enum Intent {
         /// Who.
         by: UserId,
     },
-    /// Start the oldest waiting turn of this bot, if none of this bot is streaming here. Otherwise nothing happens.
+    /// Ask the same again: a new turn of the same bot, for the one who wants it. A member may. If one for that ask is
+    /// under way already, that is the outcome. `NotFound` if the ask is deleted.
+    Retry {
+        /// The turn that is tried again.
+        turn: TurnId,
+        /// The message that asked for it.
+        ask: MessageId,
+        /// Who.
+        by: UserId,
+        /// Their name.
+        name: String,
+    },
+    /// Start the oldest waiting turn of this bot, if none of this bot is streaming here. Those that no budget is left for
+    /// are refused first. Otherwise nothing happens.
     StartTurn {
         /// The bot's handle.
         bot: String,
         /// The name its message shows.
         name: String,
     },
-    /// Keep the text so far of a turn that is streaming. No event; of no effect on a turn that is not streaming.
+    /// Keep the text so far of a turn that is streaming, and charge what it has used. No event; of no effect on a turn that
+    /// is not streaming.
     Checkpoint {
         /// The turn.
         turn: TurnId,
         /// All of its text.
         text: Arc<str>,
+        /// The tokens it has used so far.
+        usage: Option<Usage>,
+        /// What its bot has read, if that is not kept yet.
+        receipt: Option<Arc<Receipt>>,
     },
     /// End a turn that has not ended. `text` is all that was written (`None` keeps the last checkpoint). Of no effect
     /// on a turn that has ended.
@@ -410,6 +461,11 @@ pub enum Intent {
         end: TurnEnd,
         /// The whole answer.
         text: Option<Arc<str>>,
+        /// What its bot has read, if that is not kept yet.
+        receipt: Option<Arc<Receipt>>,
+        /// Other bots that the answer names, without repeats. They are asked if the turn ends as done, the room allows it and
+        /// people have not been silent for too long.
+        asks: Vec<String>,
     },
     /// Move a member's read mark forward to this position (or the head, if that is lower). Never back. No event.
     Read {
@@ -418,6 +474,20 @@ pub enum Intent {
         /// Up to and including.
         seq: Seq,
     },
+}
+
+impl Intent {
+    /// Ends a turn from outside: its text is what is kept, and it asks nobody.
+    #[must_use]
+    pub fn end(turn: TurnId, end: TurnEnd) -> Self {
+        Self::EndTurn {
+            turn,
+            end,
+            text: None,
+            receipt: None,
+            asks: Vec::new(),
+        }
+    }
 }
 
 /// Something to be said.
@@ -437,10 +507,14 @@ pub struct Post {
     pub reply_to: Option<MessageId>,
     /// What the application attaches.
     pub meta: Option<Meta>,
-    /// The bots it asks (handles), without repeats.
+    /// The bots it asks by name (handles), without repeats.
     pub asks: Vec<String>,
-    /// The bot it asks if the room is an AI chat with one member and `asks` is empty.
-    pub asks_if_alone: Option<String>,
+    /// Whether it asks the room's default bot, before those.
+    pub asks_default: bool,
+    /// Whether it asks the default bot if the room is an AI chat with one member and it asks nobody else.
+    pub asks_if_alone: bool,
+    /// The handles of all bots. The first is the default where the room has none of its own, or one that is not among them.
+    pub bots: Arc<[String]>,
 }
 
 /// What a commit has done.
@@ -452,6 +526,8 @@ pub struct Committed {
     pub events: Vec<Arc<Event>>,
     /// What became of each intent, in the batch's order.
     pub outcomes: Vec<Result<Outcome>>,
+    /// Turns that stream and are to be ended by the engine that runs them, and how.
+    pub stops: Vec<(TurnId, TurnEnd)>,
 }
 
 /// What became of an intent that was allowed.
@@ -478,8 +554,15 @@ pub enum Outcome {
         /// Who asked, by name.
         asked_by: String,
     },
-    /// Whether the turn was streaming and its text was kept.
-    Checkpointed(bool),
+    /// A turn, admitted or refused, or the one that was under way already.
+    Asked(TurnInfo),
+    /// What became of a checkpoint.
+    Checkpointed {
+        /// Whether the turn was streaming and its text was kept.
+        kept: bool,
+        /// Why it must not go on, if it must not.
+        cut: Option<TurnError>,
+    },
     /// The turn as it is after its end; `now` tells whether this intent ended it.
     Ended {
         /// The turn.

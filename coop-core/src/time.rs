@@ -8,6 +8,18 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub i64);
 
+impl Timestamp {
+    /// The day, in UTC.
+    #[must_use]
+    pub fn day(self) -> Day {
+        Day(self.0.div_euclid(24 * 60 * 60 * 1_000))
+    }
+}
+
+/// A day in UTC, counted from 1 January 1970.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Day(pub i64);
+
 /// Where the engine gets the time it stamps on what it stores. Replace it to make a program's times repeatable.
 pub trait Clock: Send + Sync + 'static {
     /// The present moment.

@@ -11,15 +11,17 @@ use crate::error::{ErrorKind, Result};
 use crate::event::Event;
 use crate::id::{MessageId, RoomId, TurnId, UserId};
 use crate::live::{LiveRoom, Tape};
-use crate::model::{Finish, FinishReason, Range, TurnEnd, TurnError, TurnInfo, TurnStatus, Usage};
+use crate::model::{
+    Context, Finish, FinishReason, Range, Receipt, TurnEnd, TurnError, TurnInfo, TurnStatus, Usage, WhoMayStop,
+};
 use crate::mutant::{Mutant, removed};
-use crate::store::Intent;
+use crate::store::{Intent, Outcome};
 use crate::sync::lock;
 use crate::time::Timestamp;
 use crate::writer::submit;
 use futures::FutureExt;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
@@ -29,19 +31,13 @@ use tokio_util::sync::CancellationToken;
 const DROP: Duration = Duration::from_secs(1);
 /// The most messages read for a context. A builder sees more than it may use, so that where it begins holds still.
 const HISTORY: u32 = 400;
-/// How long to wait before an end that could not be committed is tried again, at first and at most.
-const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// How long to wait before an end that could not be committed is tried again, at first and at most: no longer than the text
+/// of an answer may wait to be kept.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
 
 /// Runs a turn that has started, up to its committed end.
 pub(crate) async fn run(shared: Arc<Shared>, live: Arc<LiveRoom>, running: Arc<Running>, started: Arc<Event>) {
-    let Event::TurnStarted {
-        turn,
-        bot,
-        asked_by,
-        message,
-        ..
-    } = &*started
-    else {
+    let Event::TurnStarted { turn, bot, message, .. } = &*started else {
         return;
     };
     // Without one it was over before it was known here (its start was in doubt) and is stopped already: there is nothing
@@ -53,9 +49,10 @@ pub(crate) async fn run(shared: Arc<Shared>, live: Arc<LiveRoom>, running: Arc<R
         running: &running,
         tape: &tape,
         turn: *turn,
+        read: OnceLock::new(),
     };
     // A panic here is one in the store or the context, and must cost this turn only, as one in the bot does.
-    let end = AssertUnwindSafe(answer.stream(bot, *asked_by)).catch_unwind().await;
+    let end = AssertUnwindSafe(answer.stream(bot)).catch_unwind().await;
     let end = end.unwrap_or_else(|_| failed(BotError::new(BotErrorKind::Internal, "The bot failed.")));
     let text = if removed(Mutant::TapeCloses) {
         tape.text()
@@ -73,11 +70,22 @@ struct Answer<'a> {
     running: &'a Running,
     tape: &'a Arc<Tape>,
     turn: TurnId,
+    /// What the bot has read, once it has.
+    read: OnceLock<Arc<Receipt>>,
+}
+
+/// What a checkpoint has done.
+struct Kept {
+    /// So many bytes are in the store.
+    bytes: usize,
+    usage: Option<Usage>,
+    /// Why the turn must not go on, if it must not.
+    cut: Option<TurnError>,
 }
 
 impl Answer<'_> {
     /// Lets the bot write until it is done or something ends it.
-    async fn stream(&self, handle: &str, asked_by: UserId) -> TurnEnd {
+    async fn stream(&self, handle: &str) -> TurnEnd {
         let Some(bot) = self.shared.bot(handle) else {
             return TurnEnd::failed("unavailable", "This bot is not here any more.");
         };
@@ -87,12 +95,14 @@ impl Answer<'_> {
             biased;
             () = self.running.stop.cancelled() => return self.cause(),
             () = sleep_until(deadline) => return timed_out(),
-            prepared = self.prepare(bot, asked_by) => prepared,
+            prepared = self.prepare(bot) => prepared,
         };
         let turn = match prepared {
             Ok(turn) => turn,
             Err(error) => return failed(error),
         };
+        let _ = self.read.set(Arc::new(turn.context.receipt()));
+        let meter = bot.profile.metered.then(|| estimate(&turn.context));
         let sink = Arc::new(TurnSink {
             live: Arc::clone(self.live),
             tape: Arc::clone(self.tape),
@@ -108,21 +118,34 @@ impl Answer<'_> {
             );
             async move { bot.reply(turn, out).await }
         }));
-        let end = self.wait(&mut reply, &sink, deadline).await;
+        let end = self.wait(&mut reply, &sink, meter, deadline).await;
         reply.stop().await;
         sink.finish();
         TurnEnd {
-            usage: *lock(&sink.usage),
+            usage: self.usage(&sink, meter),
             ..end
         }
     }
 
-    async fn wait(&self, reply: &mut Dropped, sink: &TurnSink, deadline: Instant) -> TurnEnd {
+    /// What has been used so far: as the bot says, else as it is estimated if the bot is metered.
+    fn usage(&self, sink: &TurnSink, meter: Option<u32>) -> Option<Usage> {
+        let said = *lock(&sink.usage);
+        said.or_else(|| {
+            Some(Usage {
+                input: Some(meter?),
+                output: Some(context::estimate(&self.tape.text())),
+                estimated: true,
+                ..Usage::default()
+            })
+        })
+    }
+
+    async fn wait(&self, reply: &mut Dropped, sink: &TurnSink, meter: Option<u32>, deadline: Instant) -> TurnEnd {
         let every = self.shared.settings.checkpoint;
         let mut checkpoints = interval_at(Instant::now() + every, every);
         checkpoints.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut kept = 0;
-        let mut keeping: Option<JoinHandle<Option<usize>>> = None;
+        let (mut kept, mut charged) = (0, None);
+        let mut keeping: Option<JoinHandle<Option<Kept>>> = None;
         loop {
             tokio::select! {
                 biased;
@@ -137,31 +160,47 @@ impl Answer<'_> {
                         BotError::new(BotErrorKind::Internal, "The bot failed.").with_detail(panic.to_string()),
                     ),
                 },
-                _ = checkpoints.tick() => {
-                    if let Some(asked) = keeping.take_if(|asked| asked.is_finished()) {
-                        // What was refused counts as not kept, and is handed over again though nothing was added.
-                        kept = asked.await.ok().flatten().unwrap_or(kept);
+                done = told(&mut keeping) => {
+                    // What was refused counts as not kept, and is handed over again though nothing was added.
+                    if let Some(done) = done {
+                        if let Some(error) = done.cut {
+                            return TurnEnd::cut(error);
+                        }
+                        (kept, charged) = (done.bytes, done.usage);
                     }
-                    if self.tape.len() > kept && keeping.is_none() && !removed(Mutant::Checkpoint) {
-                        keeping = Some(self.keep());
+                }
+                _ = checkpoints.tick() => {
+                    let usage = self.usage(sink, meter);
+                    let more = self.tape.len() > kept || usage != charged;
+                    if more && keeping.is_none() && !removed(Mutant::Checkpoint) {
+                        keeping = Some(self.keep(usage));
                     }
                 }
             }
         }
     }
 
-    /// Hands a checkpoint to the writer, without waiting for it. Its result is how many bytes are kept, if they are.
-    fn keep(&self) -> JoinHandle<Option<usize>> {
+    /// Hands a checkpoint to the writer, without waiting for it.
+    fn keep(&self, usage: Option<Usage>) -> JoinHandle<Option<Kept>> {
         let (shared, room, text) = (Arc::clone(self.shared), self.live.id, self.tape.text());
-        let length = text.len();
-        let intent = Intent::Checkpoint { turn: self.turn, text };
-        self.shared
-            .tasks
-            .spawn(async move { submit(&shared, room, intent, Vec::new()).await.ok().map(|_| length) })
+        let bytes = text.len();
+        let intent = Intent::Checkpoint {
+            turn: self.turn,
+            text,
+            usage,
+            receipt: self.read.get().cloned(),
+        };
+        self.shared.tasks.spawn(async move {
+            let cut = match submit(&shared, room, intent, Vec::new()).await.ok()? {
+                Outcome::Checkpointed { cut, .. } => cut,
+                _ => None,
+            };
+            Some(Kept { bytes, usage, cut })
+        })
     }
 
     /// Reads what the bot will read.
-    async fn prepare(&self, bot: &RegisteredBot, asked_by: UserId) -> Result<Turn, BotError> {
+    async fn prepare(&self, bot: &RegisteredBot) -> Result<Turn, BotError> {
         let (room, profile) = (self.live.id, &bot.profile);
         let rooms = &self.shared.rooms;
         let gone = || BotError::new(BotErrorKind::InvalidRequest, "The question is not there any more.");
@@ -185,12 +224,18 @@ impl Answer<'_> {
             .into_iter()
             .map(|member| member.name)
             .collect();
-        let prompt = command::prompt(&ask.text, &profile.handle, &self.shared.handles());
+        let default = head.settings.default_among(&self.shared.all_handles);
+        // What a bot has written is no command.
+        let prompt = match ask.author.bot {
+            None => command::prompt(&ask.text, &profile.handle, default, &self.shared.handles()),
+            Some(_) => ask.text.clone(),
+        };
         let now = self.shared.now();
         let context = context::build(&ContextInput {
             bot: &profile.handle,
             bot_name: &profile.name,
             policy: &profile.context,
+            room_system: &head.settings.system,
             room_name: &head.info.name,
             present: &present,
             now,
@@ -203,17 +248,16 @@ impl Answer<'_> {
             now.0
                 .saturating_add(i64::try_from(profile.limits.time.as_millis()).unwrap_or(i64::MAX)),
         );
-        let mut author = ask.author.clone();
-        author.user.get_or_insert(asked_by);
         Ok(Turn::new(
             self.turn,
             room,
             profile.handle.clone(),
-            author,
+            ask.author.clone(),
             prompt,
             ask.id,
             context,
             deadline,
+            info.attempt,
         ))
     }
 
@@ -228,13 +272,22 @@ impl Answer<'_> {
     /// Commits the end, for as long as it takes: a turn ends exactly once, and it does end.
     async fn end(&self, bot: &str, end: TurnEnd, text: Arc<str>) {
         let mut wait = RETRY.0;
+        let mut asks = match end.status {
+            TurnStatus::Done => command::mentions(&text, &self.shared.handles()),
+            _ => Vec::new(),
+        };
+        asks.retain(|other| other != bot);
+        let mut then_start = asks.clone();
+        then_start.push(bot.to_owned());
         loop {
             let intent = Intent::EndTurn {
                 turn: self.turn,
                 end: end.clone(),
                 text: Some(Arc::clone(&text)),
+                receipt: self.read.get().cloned(),
+                asks: asks.clone(),
             };
-            match submit(self.shared, self.live.id, intent, vec![bot.to_owned()]).await {
+            match submit(self.shared, self.live.id, intent, then_start.clone()).await {
                 Ok(_) => return,
                 // The room is gone, or the engine: the next one to open this store ends the turn.
                 Err(error) if matches!(error.kind(), ErrorKind::Closed | ErrorKind::NotFound) => return,
@@ -251,6 +304,23 @@ impl Answer<'_> {
             }
         }
     }
+}
+
+/// About how many tokens a bot reads.
+fn estimate(context: &Context) -> u32 {
+    let parts = context.turns.iter().flat_map(|turn| &turn.parts);
+    let parts = parts.map(|part| context::estimate(part));
+    parts.fold(context::estimate(&context.system), u32::saturating_add)
+}
+
+/// Waits for a checkpoint, if one is under way.
+async fn told(keeping: &mut Option<JoinHandle<Option<Kept>>>) -> Option<Kept> {
+    let Some(asked) = keeping else {
+        return std::future::pending().await;
+    };
+    let told = asked.await.ok().flatten();
+    *keeping = None;
+    told
 }
 
 fn done(finish: Finish) -> TurnEnd {
@@ -403,10 +473,10 @@ impl TurnHandle {
     /// Cancel safety: dropping the call means stopped or not stopped.
     ///
     /// # Errors
-    /// `NotFound` if the asker is no longer a member; `Unavailable` if the store does not answer; `Closed`.
+    /// `Forbidden` if the room's settings leave it to the owner; `NotFound` if the asker is no longer a member; `Unavailable`
+    /// if the store does not answer; `Closed`.
     pub async fn stop(&self) -> Result<()> {
-        self.shared.check_member(self.room, self.user).await?;
-        stop(&self.shared, self.room, self.turn, self.user).await
+        stop_by(&self.shared, self.room, self.turn, self.user).await
     }
 
     /// Waits for its end. Cancel safe.
@@ -463,6 +533,24 @@ pub(crate) async fn ended(shared: &Arc<Shared>, room: RoomId, turn: TurnId) -> R
     }
 }
 
+/// Ends a turn for everyone, if this member may.
+pub(crate) async fn stop_by(shared: &Arc<Shared>, room: RoomId, turn: TurnId, by: UserId) -> Result<()> {
+    let member = shared.rooms.member(room, by).await?;
+    let member = member.ok_or_else(crate::Error::no_such_room)?;
+    let head = shared.rooms.room(room).await?.ok_or_else(crate::Error::no_such_room)?;
+    let who = head.settings.who_may_stop;
+    if who != WhoMayStop::Anyone {
+        let info = shared.rooms.turn(room, turn).await?.ok_or_else(no_such_turn)?;
+        if !who.allows(by, member.role, info.asked_by) {
+            return Err(crate::Error::forbidden(match who {
+                WhoMayStop::Owner => "only the room's owner may stop an answer here",
+                _ => "only who asked, or the room's owner, may stop this answer",
+            }));
+        }
+    }
+    stop(shared, room, turn, by).await
+}
+
 /// Ends a turn for everyone, wherever it stands. The caller has checked that `by` may.
 pub(crate) async fn stop(shared: &Arc<Shared>, room: RoomId, turn: TurnId, by: UserId) -> Result<()> {
     let cause = TurnEnd::stopped(by);
@@ -477,12 +565,9 @@ pub(crate) async fn stop(shared: &Arc<Shared>, room: RoomId, turn: TurnId, by: U
         return Ok(());
     }
     // It waits, or has ended. If it starts before this is committed the commit ends it, and the writer its bot.
-    let intent = Intent::EndTurn {
-        turn,
-        end: cause,
-        text: None,
-    };
-    submit(shared, room, intent, Vec::new()).await.map(|_| ())
+    submit(shared, room, Intent::end(turn, cause), Vec::new())
+        .await
+        .map(|_| ())
 }
 
 /// Stops the answer in this message, if it is being written, and waits for its end.

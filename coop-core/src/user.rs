@@ -6,7 +6,7 @@ use crate::engine::Shared;
 use crate::error::{Error, Result};
 use crate::id::{RoomId, UserId};
 use crate::live::{Encoder, Reader};
-use crate::model::{Account, RoomEntry};
+use crate::model::{Account, RoomEntry, UsageFilter, UsageSum};
 use crate::names;
 use crate::password;
 use crate::room::{Room, complete};
@@ -294,6 +294,26 @@ impl User {
         self.shared.check_member(room, self.id()).await?;
         let name = self.name().to_owned();
         Ok(Room::new(Arc::clone(&self.shared), room, self.id(), name))
+    }
+
+    /// The sum of the tokens that were used for what they asked, since a day or ever; in one room or by one bot if the filter
+    /// says so. Its user is this one.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, alice, _, _| {
+    /// assert_eq!(alice.usage(coop_core::UsageFilter::default()).await?.total, 0);
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// `Unavailable`, `Closed`. Cancel safe.
+    pub async fn usage(&self, of: UsageFilter) -> Result<UsageSum> {
+        self.shared.check_open()?;
+        let mine = UsageFilter {
+            user: Some(self.id()),
+            ..of
+        };
+        self.shared.rooms.usage(&mine).await
     }
 
     /// Their rooms, newest activity first. One query. An answer that is being written has its text so far.

@@ -272,9 +272,12 @@ impl Writer {
                 let (mut intent, mut then_start) = (intent, then_start);
                 if let Intent::Post(post) = &mut intent {
                     // Most messages ask nobody, and their commit need not look at turns.
-                    post.asks_if_alone
-                        .take_if(|_| !self.live.ai_chat || !post.asks.is_empty());
-                    then_start.extend(post.asks.iter().chain(&post.asks_if_alone).cloned());
+                    post.asks_if_alone &= self.live.ai_chat && post.asks.is_empty();
+                    // Which one is the default the commit decides. To start a bot that nobody asked does nothing.
+                    match post.asks_default || post.asks_if_alone {
+                        true => then_start.extend(post.bots.iter().cloned()),
+                        false => then_start.extend(post.asks.iter().cloned()),
+                    }
                 }
                 batch.push((Waiting { intent, reply }, then_start));
             }
@@ -302,7 +305,9 @@ impl Writer {
         let mut replies = Vec::with_capacity(batch.len());
         let mut bots: Vec<String> = Vec::new();
         for (waiting, then_start) in batch {
-            if let Intent::EndTurn { turn, end, text: None } = &waiting.intent
+            if let Intent::EndTurn {
+                turn, end, text: None, ..
+            } = &waiting.intent
                 && let Some(running) = self.shared.running(*turn)
             {
                 // It started while the stop was on its way: its own task ends it, with all of its text. An end for a
@@ -349,6 +354,7 @@ impl Writer {
         let batch = Batch {
             room,
             now: self.shared.now(),
+            budgets: self.shared.settings.budgets,
             intents,
         };
         match self.shared.rooms.commit(batch).await {
@@ -380,11 +386,20 @@ impl Writer {
         deletes: &[(usize, UserId)],
     ) {
         let Committed {
-            events, mut outcomes, ..
+            events,
+            mut outcomes,
+            stops,
+            ..
         } = committed;
         let late = removed(Mutant::GoneBeforePublish).then(|| events.clone());
         let news = events.into_iter().map(|event| News { event, ours: true });
         self.apply(news.collect()).await;
+        for (turn, end) in stops {
+            // One that runs elsewhere is found by the engine that runs it.
+            if let Some(running) = self.shared.running(turn) {
+                running.cancel(end);
+            }
+        }
         let done = |(index, _): &&(usize, UserId)| outcomes.get(*index).is_some_and(Result::is_ok);
         if let Some((_, by)) = deletes.iter().find(done) {
             self.deleted(Some(*by));

@@ -12,7 +12,9 @@ use super::{Batch, Changes, Committed, Look, NewAccount, NewRoom, OpenTurn, Othe
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::id::{MessageId, RoomId, Seq, TurnId, UserId};
-use crate::model::{Account, Member, Message, Page, Range, RoomEntry, Snapshot, TurnInfo};
+use crate::model::{
+    Account, Member, Message, Page, Range, Receipt, RoomEntry, Snapshot, TurnInfo, UsageFilter, UsageSum,
+};
 use async_trait::async_trait;
 use shared::EngineId;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -166,8 +168,17 @@ impl RoomStore for MemoryStore {
         Ok(found.map(|row| row.info.clone()))
     }
 
-    async fn open_turns(&self) -> Result<Vec<TurnInfo>> {
-        Ok(self.world()?.open_turns())
+    async fn open_turns(&self, only: Option<RoomId>) -> Result<Vec<TurnInfo>> {
+        Ok(self.world()?.open_turns(only))
+    }
+
+    async fn receipt(&self, room: RoomId, message: MessageId) -> Result<Option<Receipt>> {
+        let world = self.world()?;
+        Ok(world.room(room).and_then(|room| room.receipt(message)))
+    }
+
+    async fn usage(&self, of: &UsageFilter) -> Result<UsageSum> {
+        Ok(self.world()?.usage(of))
     }
 
     fn others(&self) -> Option<&dyn Others> {
@@ -201,7 +212,7 @@ impl Others for MemoryStore {
 
     async fn open_turns(&self) -> Result<Vec<OpenTurn>> {
         let world = self.world()?;
-        let open = world.open_turns().into_iter();
+        let open = world.open_turns(None).into_iter();
         Ok(open.map(|info| world.shared.open_turn(info, self.engine)).collect())
     }
 

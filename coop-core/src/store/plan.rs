@@ -11,15 +11,16 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-pub use rows::{EventKind, EventRow, MemberRow, MessageRow, RoomRow, TurnRow};
+pub use rows::{EventKind, EventRow, MemberRow, MessageRow, RoomRow, TurnRow, UsageRow};
 
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::id::{Epoch, MessageId, RoomId, Seq, TurnId, UserId};
-use crate::model::{Author, Message, Role, RoomInfo, TurnEnd};
-use crate::store::{Batch, Committed, Intent, NewRoom};
+use crate::model::{Author, Message, Receipt, Role, RoomInfo, RoomSettings, TurnEnd};
+use crate::store::{Batch, Committed, Intent, NewRoom, Post};
+use crate::time::Day;
 use overlay::Overlay;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The most members a room may have.
@@ -27,6 +28,12 @@ pub const MAX_MEMBERS: u32 = 1_000;
 
 /// The most turns of one bot that may wait in one room. One more is refused as `busy`.
 pub const MAX_WAITING: usize = 8;
+
+/// The most hops from bot to bot after what a person said.
+pub const MAX_HOPS: u32 = 3;
+
+/// The most turns of bots since a person last spoke. With so many, no bot asks another.
+pub const MAX_BOT_TURNS: u32 = 4;
 
 /// Where fresh ids come from. Skipping some is fine; giving one out twice, ever, is not.
 pub trait Ids {
@@ -93,6 +100,11 @@ pub struct Needs {
     pub answers: BTreeSet<TurnId>,
     /// What lies at and above these read marks.
     pub marks: BTreeSet<(UserId, Seq)>,
+    /// How many turns there have been since a person last spoke.
+    pub turns_since_person: bool,
+    /// What was used on this day, in the room and by [`users`](Self::users) and everybody who asked for one of its open
+    /// turns.
+    pub spent: Option<Day>,
     /// How many fresh ids of messages it takes at most.
     pub new_messages: usize,
     /// How many fresh ids of turns it takes at most.
@@ -107,6 +119,17 @@ impl Needs {
         for intent in &batch.intents {
             needs.add(intent);
         }
+        let charges = |intent: &Intent| match intent {
+            Intent::Post(post) => post.may_ask() > 0,
+            Intent::Checkpoint { usage, .. } => usage.is_some(),
+            Intent::StartTurn { .. } | Intent::Retry { .. } => true,
+            Intent::EndTurn { asks, .. } => !asks.is_empty(),
+            _ => false,
+        };
+        if batch.budgets.limit_anything() && batch.intents.iter().any(charges) {
+            needs.open_turns = true;
+            needs.spent = Some(batch.now.day());
+        }
         needs
     }
 
@@ -117,7 +140,7 @@ impl Needs {
                 self.client_ids
                     .extend(post.client_id.clone().map(|id| (post.author, id)));
                 self.messages.extend(post.reply_to);
-                let asks = post.asks.len().max(usize::from(post.asks_if_alone.is_some()));
+                let asks = post.may_ask();
                 self.open_turns |= asks > 0;
                 self.new_messages += 1;
                 self.new_turns += asks;
@@ -134,8 +157,15 @@ impl Needs {
             Intent::Invite { user, by, .. } | Intent::Remove { user, by } | Intent::HandOver { to: user, by } => {
                 self.users.extend([*user, *by]);
             }
-            Intent::Rename { by, .. } | Intent::DeleteRoom { by } => {
+            Intent::Rename { by, .. } | Intent::Configure { by, .. } | Intent::DeleteRoom { by } => {
                 self.users.insert(*by);
+            }
+            Intent::Retry { turn, ask, by, .. } => {
+                self.users.insert(*by);
+                self.messages.insert(*ask);
+                self.turns.insert(*turn);
+                self.open_turns = true;
+                self.new_turns += 1;
             }
             Intent::StartTurn { .. } => {
                 self.open_turns = true;
@@ -144,15 +174,25 @@ impl Needs {
             Intent::Checkpoint { turn, .. } => {
                 self.turns.insert(*turn);
             }
-            Intent::EndTurn { turn, .. } => {
+            Intent::EndTurn { turn, asks, .. } => {
                 self.turns.insert(*turn);
                 self.answers.insert(*turn);
+                self.open_turns |= !asks.is_empty();
+                self.turns_since_person |= !asks.is_empty();
+                self.new_turns += asks.len();
             }
             Intent::Read { user, seq } => {
                 self.users.insert(*user);
                 self.marks.insert((*user, *seq));
             }
         }
+    }
+}
+
+impl Post {
+    /// How many bots it asks at most.
+    fn may_ask(&self) -> usize {
+        self.asks.len() + usize::from(self.asks_default || self.asks_if_alone)
     }
 }
 
@@ -169,9 +209,28 @@ pub struct Facts {
     pub turns: Vec<TurnRow>,
     /// Read marks.
     pub marks: Vec<Mark>,
+    /// How many turns have been admitted at or after what a person last said, those left out that failed or were stopped
+    /// before they began.
+    pub turns_since_person: u32,
+    /// The tokens that were used in the room on the day.
+    pub spent_in_room: u64,
+    /// The tokens that these users have used on the day, in all rooms.
+    pub spent_by: BTreeMap<UserId, u64>,
     /// Those of the turns that another engine runs, or has admitted, and that is alive: their text and their end are
     /// its own. None where only one engine writes.
     pub elsewhere: BTreeSet<TurnId>,
+}
+
+impl Facts {
+    /// Takes what was used, in the room or by a user, as a database sums it up.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(in crate::store) fn spend(&mut self, by: Option<UserId>, tokens: i64) {
+        let tokens = u64::try_from(tokens).unwrap_or(0);
+        match by {
+            Some(user) => drop(self.spent_by.insert(user, tokens)),
+            None => self.spent_in_room = tokens,
+        }
+    }
 }
 
 /// What lies at and above a position, for one user.
@@ -229,7 +288,7 @@ pub struct Plan {
     pub room: RoomChange,
     /// New messages.
     pub inserted: Vec<MessageRow>,
-    /// Changed messages: text, status, error, meta and the times of change.
+    /// Changed messages: text, status, error, meta, the times of change and their number.
     pub updated: Vec<MessageRow>,
     /// Texts of messages that are being written.
     pub checkpoints: Vec<(MessageId, Arc<str>)>,
@@ -241,7 +300,13 @@ pub struct Plan {
     pub removed: Vec<UserId>,
     /// New and changed turns, whole.
     pub turns: Vec<TurnRow>,
-    /// Turns that another engine runs, and the end it is asked for.
+    /// What the owner has set, if that changes.
+    pub settings: Option<Arc<RoomSettings>>,
+    /// What the bots of turns have read.
+    pub receipts: Vec<(TurnId, Arc<Receipt>)>,
+    /// Tokens that were used.
+    pub usage: Vec<UsageRow>,
+    /// Turns that another engine may run, and the end it is asked for.
     pub stops: Vec<(TurnId, TurnEnd)>,
     /// New events.
     pub events: Vec<EventRow>,
@@ -258,13 +323,16 @@ impl Plan {
             && self.updated.is_empty()
             && self.discounts.is_empty()
             && self.members.is_empty()
+            && self.turns.is_empty()
+            && self.settings.is_none()
+            && self.receipts.is_empty()
             && self.stops.is_empty()
     }
 }
 
 /// Decides a batch: walks its intents in order, each over what those before it did.
 pub fn plan(facts: Facts, batch: Batch, ids: &mut dyn Ids) -> Plan {
-    let mut overlay = Overlay::new(facts, batch.now, ids);
+    let mut overlay = Overlay::new(facts, batch.now, batch.budgets, ids);
     let outcomes = batch.intents.into_iter().map(|intent| overlay.apply(intent)).collect();
     overlay.into_plan(outcomes)
 }
@@ -317,6 +385,7 @@ pub fn plan_creation(new: NewRoom, ids: &mut dyn Ids) -> Result<Creation> {
         seq: Seq(i64::from(members) + i64::from(greeting.is_some())),
         number: i64::from(greeting.is_some()),
         members,
+        settings: Arc::default(),
         info,
     };
     let everybody = std::iter::once((new.owner, Role::Owner)).chain(new.members.into_iter().map(|m| (m, Role::Member)));

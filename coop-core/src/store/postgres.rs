@@ -21,7 +21,9 @@ use super::{Batch, Committed, NewAccount, NewRoom, Others, RoomHead, RoomStore, 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::id::{MessageId, RoomId, Seq, TurnId, UserId};
-use crate::model::{Account, Member, Message, Page, Range, RoomEntry, RoomInfo, Snapshot, TurnInfo};
+use crate::model::{
+    Account, Member, Message, Page, Range, Receipt, RoomEntry, RoomInfo, Snapshot, TurnInfo, UsageFilter, UsageSum,
+};
 use async_trait::async_trait;
 use facts::FreshIds;
 use fault::fault;
@@ -278,8 +280,16 @@ impl RoomStore for PostgresStore {
         read!(self.turn_of_message(room, message))
     }
 
-    async fn open_turns(&self) -> Result<Vec<TurnInfo>> {
-        read!(self.open_turns())
+    async fn open_turns(&self, only: Option<RoomId>) -> Result<Vec<TurnInfo>> {
+        read!(self.open_turns(only))
+    }
+
+    async fn receipt(&self, room: RoomId, message: MessageId) -> Result<Option<Receipt>> {
+        read!(self.receipt(room, message))
+    }
+
+    async fn usage(&self, of: &UsageFilter) -> Result<UsageSum> {
+        read!(self.usage(of))
     }
 
     fn others(&self) -> Option<&dyn Others> {

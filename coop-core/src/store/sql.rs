@@ -5,14 +5,16 @@ mod rows;
 pub(super) mod users;
 pub(super) mod write;
 
-pub(super) use rows::{columns, get, word_of};
+pub(super) use rows::{columns, get, read_json, word_of};
 
 use super::RoomHead;
 use super::plan::RoomRow;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::id::{MessageId, RoomId, Seq, TurnId, UserId};
-use crate::model::{Account, Member, Message, Page, Range, RoomEntry, Snapshot, TurnInfo};
+use crate::model::{
+    Account, Member, Message, Page, Range, Receipt, RoomEntry, Snapshot, TurnInfo, UsageFilter, UsageSum,
+};
 #[cfg(feature = "postgres")]
 pub(super) use rows::width;
 #[cfg(not(feature = "postgres"))]
@@ -82,8 +84,24 @@ const TURN_OF_MESSAGE: &str = concat!(
 const OPEN_TURNS: &str = concat!(
     "SELECT ",
     columns!(turn),
-    " FROM turns t WHERE t.status IN ('queued', 'streaming') ORDER BY t.chat_id, t.id"
+    " FROM turns t WHERE t.status IN ('queued', 'streaming') AND ($1 = 0 OR t.chat_id = $1) ORDER BY t.chat_id, t.id"
 );
+const RECEIPT: &str = "SELECT t.receipt FROM turns t WHERE t.message_id = $2 AND t.chat_id = $1";
+/// `$1` user, `$2` room, `$3` bot, `$4` first day.
+macro_rules! usage {
+    ($who:literal) => {
+        concat!(
+            "SELECT CAST(COALESCE(SUM(u.turns), 0) AS BIGINT), CAST(COALESCE(SUM(u.input), 0) AS BIGINT), \
+             CAST(COALESCE(SUM(u.output), 0) AS BIGINT), CAST(COALESCE(SUM(u.total), 0) AS BIGINT) FROM usage u WHERE ",
+            $who,
+            " AND ($3 = '' OR u.bot = $3) AND u.day >= $4"
+        )
+    };
+}
+const USAGE_OF_USER: &str = usage!("u.user_id = $1 AND ($2 = 0 OR u.chat_id = $2)");
+const USAGE_IN_ROOM: &str = usage!("u.chat_id = $2 AND ($1 = 0 OR u.user_id = $1)");
+/// Reads all there is.
+pub(super) const USAGE_IN_ALL: &str = usage!("$1 = 0 AND $2 = 0");
 const USER: &str = concat!("SELECT ", columns!(account), " FROM users u WHERE u.id = $1");
 const USER_BY_NAME: &str = concat!(
     "SELECT ",
@@ -110,6 +128,10 @@ pub(super) const STATEMENTS: &[&str] = &[
     TURN,
     TURN_OF_MESSAGE,
     OPEN_TURNS,
+    RECEIPT,
+    USAGE_OF_USER,
+    USAGE_IN_ROOM,
+    USAGE_IN_ALL,
     USER,
     USER_BY_NAME,
     SEARCH,
@@ -224,10 +246,12 @@ where
         let rows = sqlx::query(MEMBERS).bind(room.0).fetch_all(&mut *moment).await;
         let members = Self::all_members(&rows.map_err(self.fault)?)?;
         let messages = self.page(&mut moment, room, Range::Newest, limit).await?.messages;
+        let rows = sqlx::query(OPEN_TURNS).bind(room.0).fetch_all(&mut *moment).await;
+        let turns = Self::all_turns(&rows.map_err(self.fault)?)?;
         // Nothing was written: what is told is told already, whatever becomes of this.
         drop(moment);
         let RoomRow { info, epoch, seq, .. } = Self::room_row(&row, 0)?;
-        Ok(Some(Snapshot::new(info, epoch, seq, members, messages)))
+        Ok(Some(Snapshot::new(info, epoch, seq, members, messages, turns)))
     }
 
     pub(super) async fn message(&self, room: RoomId, message: MessageId) -> Result<Option<Arc<Message>>> {
@@ -250,16 +274,46 @@ where
         row.map(|row| Ok(Self::turn_row(&row, 0)?.info)).transpose()
     }
 
-    pub(super) async fn open_turns(&self) -> Result<Vec<TurnInfo>> {
-        let rows = sqlx::query(OPEN_TURNS)
-            .fetch_all(&self.pool)
-            .await
-            .map_err(self.fault)?;
+    pub(super) async fn open_turns(&self, only: Option<RoomId>) -> Result<Vec<TurnInfo>> {
+        let query = sqlx::query(OPEN_TURNS).bind(only.map_or(0, |room| room.0));
+        let rows = query.fetch_all(&self.pool).await.map_err(self.fault)?;
+        Self::all_turns(&rows)
+    }
+
+    fn all_turns(rows: &[DB::Row]) -> Result<Vec<TurnInfo>> {
         let turns = rows.iter().map(|row| Ok(Self::turn_row(row, 0)?.info));
         let mut turns = turns.collect::<Result<Vec<_>>>()?;
         // Not sorted by the database, which would then read every turn there ever was in the order of ids.
         turns.sort_by_key(|turn| turn.id);
         Ok(turns)
+    }
+
+    pub(super) async fn receipt(&self, room: RoomId, message: MessageId) -> Result<Option<Receipt>> {
+        let query = sqlx::query(RECEIPT).bind(room.0).bind(message.0);
+        let row = query.fetch_optional(&self.pool).await.map_err(self.fault)?;
+        let json = row.map(|row| get::<Option<String>, DB>(&row, 0)).transpose()?;
+        json.flatten().map(|json| read_json(&json)).transpose()
+    }
+
+    pub(super) async fn usage(&self, of: &UsageFilter) -> Result<UsageSum> {
+        let sql = match (of.user, of.room) {
+            (Some(_), _) => USAGE_OF_USER,
+            (None, Some(_)) => USAGE_IN_ROOM,
+            (None, None) => USAGE_IN_ALL,
+        };
+        let query = sqlx::query(sql)
+            .bind(of.user.map_or(0, |user| user.0))
+            .bind(of.room.map_or(0, |room| room.0))
+            .bind(of.bot.clone().unwrap_or_default())
+            .bind(of.since.map_or(i64::MIN, |day| day.0));
+        let row = query.fetch_one(&self.pool).await.map_err(self.fault)?;
+        let sum = |at: usize| get::<i64, DB>(&row, at).map(|sum| u64::try_from(sum).unwrap_or(0));
+        Ok(UsageSum {
+            turns: sum(0)?,
+            input: sum(1)?,
+            output: sum(2)?,
+            total: sum(3)?,
+        })
     }
 
     pub(super) async fn user(&self, id: UserId) -> Result<Option<Account>> {

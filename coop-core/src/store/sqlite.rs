@@ -19,7 +19,9 @@ use super::{Batch, Committed, NewAccount, NewRoom, RoomHead, RoomStore, SchemaSt
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::id::{MessageId, RoomId, Seq, TurnId, UserId};
-use crate::model::{Account, Member, Message, Page, Range, RoomEntry, RoomInfo, Snapshot, TurnInfo};
+use crate::model::{
+    Account, Member, Message, Page, Range, Receipt, RoomEntry, RoomInfo, Snapshot, TurnInfo, UsageFilter, UsageSum,
+};
 use async_trait::async_trait;
 use committer::{Connected, Job, Reply, Writer};
 use sqlx::{Pool, Sqlite};
@@ -229,8 +231,16 @@ impl RoomStore for SqliteStore {
         self.reads.turn_of_message(room, message).await
     }
 
-    async fn open_turns(&self) -> Result<Vec<TurnInfo>> {
-        self.reads.open_turns().await
+    async fn open_turns(&self, only: Option<RoomId>) -> Result<Vec<TurnInfo>> {
+        self.reads.open_turns(only).await
+    }
+
+    async fn receipt(&self, room: RoomId, message: MessageId) -> Result<Option<Receipt>> {
+        self.reads.receipt(room, message).await
+    }
+
+    async fn usage(&self, of: &UsageFilter) -> Result<UsageSum> {
+        self.reads.usage(of).await
     }
 
     async fn close(&self) {

@@ -4,7 +4,7 @@
 //! timers, so that with a paused clock (`#[tokio::test(start_paused = true)]`) the suite takes no real time.
 
 use crate::bot::{Bot, BotError, BotErrorKind, BotProfile, ReplyWriter, Sink, Turn};
-use crate::model::{Context, ContextTurn, Finish, Side, Usage};
+use crate::model::{Context, ContextTurn, Finish, MessageVersion, Side, Usage};
 use crate::names::check_handle;
 use futures::FutureExt;
 use futures::future::join_all;
@@ -157,7 +157,10 @@ pub fn turn(bot: impl Into<String>, prompt: impl Into<String>) -> Turn {
             side: Side::User,
             parts: vec![format!("[{}] {}", turn.asked_by.name, turn.prompt)],
         }],
-        read: vec![turn.ask],
+        read: vec![MessageVersion {
+            message: turn.ask,
+            edit: 0,
+        }],
         ..Context::default()
     };
     turn

@@ -8,6 +8,7 @@
 //! ```
 
 mod flat;
+mod governing;
 mod members;
 mod messages;
 mod reads;
@@ -80,6 +81,12 @@ where
             only_so_many_wait, an_answer_streams_and_ends_once, a_waiting_turn_ends_without_a_message,
             failures_keep_text_and_words, deleting_an_ask_stops_what_waits_for_it, answers_are_deleted_by_the_owner,
             a_turn_belongs_to_its_room,
+        }
+        governing::{
+            settings_are_the_owners, the_default_bot_is_the_rooms, a_retry_is_a_new_turn_of_the_same_ask,
+            an_ask_may_interrupt, only_what_one_may_stop_is_interrupted, answers_ask_others_where_the_room_allows_it,
+            bots_alone_come_to_an_end, receipts_stay_with_their_answers, usage_is_charged_and_summed_up,
+            budgets_refuse_and_cut_off, a_budget_is_not_given_back, open_turns_are_told_by_room,
         }
         unread::{
             marks_only_move_forward, own_messages_and_answers_are_not_unread, deleted_messages_are_not_unread,

@@ -45,6 +45,6 @@ async fn closing_ends_what_runs_and_what_waits() {
     let texts = ["so far", "", ""].map(str::to_owned);
     let expected: Vec<_> = asked.iter().copied().zip(texts).collect();
     assert_eq!(shown, expected, "readers are told before they are told that it closes");
-    let left = store.reopen().open_turns().await.unwrap();
+    let left = store.reopen().open_turns(None).await.unwrap();
     assert!(left.is_empty(), "left open: {left:?}");
 }

@@ -44,7 +44,7 @@ async fn a_stop_of_a_start_in_doubt_lets_the_next_turn_begin() {
     assert_eq!(one.unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(two.unwrap_err().kind(), ErrorKind::Unavailable);
     // The first has started, but the engine has not looked yet. The second waits behind it.
-    let open = store.open_turns().await.unwrap();
+    let open = store.open_turns(None).await.unwrap();
     let [first, second] = open.as_slice() else {
         panic!("both were asked: {open:?}");
     };

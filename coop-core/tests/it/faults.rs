@@ -5,8 +5,8 @@ use async_trait::async_trait;
 use coop_core::store::memory::MemoryStore;
 use coop_core::store::{Batch, Committed, NewAccount, NewRoom, RoomHead, RoomStore, UserStore};
 use coop_core::{
-    Account, Error, Event, Member, Message, MessageId, Page, Range, Result, RoomEntry, RoomId, RoomInfo, Seq, Snapshot,
-    TurnId, TurnInfo, UserId,
+    Account, Error, Event, Member, Message, MessageId, Page, Range, Receipt, Result, RoomEntry, RoomId, RoomInfo, Seq,
+    Snapshot, TurnId, TurnInfo, UsageFilter, UsageSum, UserId,
 };
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -125,8 +125,16 @@ impl RoomStore for FaultyStore {
         self.disk.turn_of_message(room, message).await
     }
 
-    async fn open_turns(&self) -> Result<Vec<TurnInfo>> {
-        self.disk.open_turns().await
+    async fn open_turns(&self, only: Option<RoomId>) -> Result<Vec<TurnInfo>> {
+        RoomStore::open_turns(&self.disk, only).await
+    }
+
+    async fn receipt(&self, room: RoomId, message: MessageId) -> Result<Option<Receipt>> {
+        self.disk.receipt(room, message).await
+    }
+
+    async fn usage(&self, of: &UsageFilter) -> Result<UsageSum> {
+        self.disk.usage(of).await
     }
 
     async fn close(&self) {

@@ -636,6 +636,7 @@ async fn messages_keep_what_goes_with_them() {
         let mut expected = Message::clone(&stored);
         expected.text = "a better answer".into();
         expected.edited_at = edited.edited_at;
+        expected.edits = 1;
         assert_eq!(*edited, expected);
         let Event::MessageEdited { message, .. } = next(&mut bob).await else {
             panic!("an edit is an event")

@@ -186,7 +186,8 @@ impl<'a> Actor<'a> {
         };
         let house = &self.connection.house;
         let bots: Vec<_> = house.bots.iter().map(String::as_str).collect();
-        let asked = asks(&text, &bots, false).len();
+        let asks = asks(&text, &bots);
+        let asked = asks.named.len() + usize::from(asks.default);
         // In an AI chat somebody alone asks with every message; whether they are alone the commit decides.
         let perhaps = slot.feed.is_ai_chat() && asked == 0 && !bots.is_empty();
         let room = self.attachment.room(&slot.feed);

@@ -4,7 +4,7 @@ use super::world::{Room, User, World};
 use crate::error::Result;
 use crate::event::Event;
 use crate::id::{MessageId, RoomId, Seq, UserId};
-use crate::model::{Account, Member, Message, Page, Range, RoomEntry, Snapshot, TurnInfo};
+use crate::model::{Account, Member, Message, Page, Range, Receipt, RoomEntry, Snapshot, TurnInfo};
 use crate::store::plan::MemberRow;
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -26,12 +26,10 @@ impl World {
         entries
     }
 
-    pub(super) fn open_turns(&self) -> Vec<TurnInfo> {
-        let turns = self.rooms.values().flat_map(|room| room.turns.values());
-        let mut open: Vec<_> = turns
-            .filter(|turn| !turn.info.status.is_ended())
-            .map(|turn| turn.info.clone())
-            .collect();
+    pub(super) fn open_turns(&self, only: Option<RoomId>) -> Vec<TurnInfo> {
+        let rooms = self.rooms.values();
+        let rooms = rooms.filter(|room| only.is_none_or(|only| only == room.row.info.id));
+        let mut open: Vec<_> = rooms.flat_map(Room::open_turns).collect();
         open.sort_by_key(|turn| turn.id);
         open
     }
@@ -103,7 +101,18 @@ impl Room {
     pub(super) fn snapshot(&self, limit: u32) -> Snapshot {
         let row = &self.row;
         let messages = self.history(Range::Newest, limit).messages;
-        Snapshot::new(row.info.clone(), row.epoch, row.seq, self.members(), messages)
+        let turns = self.open_turns().collect();
+        Snapshot::new(row.info.clone(), row.epoch, row.seq, self.members(), messages, turns)
+    }
+
+    fn open_turns(&self) -> impl Iterator<Item = TurnInfo> {
+        let open = self.turns.values().map(|row| &row.info);
+        open.filter(|turn| !turn.status.is_ended()).cloned()
+    }
+
+    pub(super) fn receipt(&self, message: MessageId) -> Option<Receipt> {
+        let turn = self.turns.values().find(|turn| turn.info.message == Some(message))?;
+        self.receipts.get(&turn.info.id).map(|receipt| Receipt::clone(receipt))
     }
 
     pub(super) fn last(&self) -> Option<Arc<Message>> {

@@ -87,7 +87,10 @@ impl Shared {
         for row in &plan.turns {
             let started = row.info.status == TurnStatus::Streaming;
             if let Some(engine) = engine.filter(|_| started || !self.turns.contains_key(&row.info.id)) {
-                self.turns.insert(row.info.id, (engine, None));
+                let whose = self.turns.entry(row.info.id).or_insert((engine, None));
+                if whose.0 != engine {
+                    *whose = (engine, None);
+                }
             }
         }
         for (turn, end) in &plan.stops {

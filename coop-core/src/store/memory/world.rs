@@ -4,12 +4,13 @@ use super::shared::{EngineId, Shared};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::id::{MessageId, RoomId, Seq, TurnId, UserId};
-use crate::model::{Account, RoomInfo};
+use crate::model::{Account, Receipt, RoomInfo, TurnStatus, UsageFilter, UsageSum};
 use crate::store::plan::{
     Creation, Discount, EventRow, Facts, Mark, MemberRow, MessageRow, Needs, NextIds, Plan, RoomChange, RoomRow,
-    TurnRow,
+    TurnRow, UsageRow,
 };
 use crate::store::{Committed, NewAccount};
+use crate::time::Day;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -22,7 +23,12 @@ pub(super) struct World {
     last_user: i64,
     /// What the engines that use it together know of each other.
     pub(super) shared: Shared,
+    /// Tokens used. Outlives its rooms.
+    usage: BTreeMap<UsageKey, UsageSum>,
 }
+
+/// Who asked, on which day, where, which bot.
+type UsageKey = (UserId, Day, RoomId, String);
 
 #[derive(Debug)]
 pub(super) struct Room {
@@ -36,6 +42,8 @@ pub(super) struct Room {
     pub(super) turns: BTreeMap<TurnId, TurnRow>,
     /// By position: `seq` is at `seq - 1`.
     pub(super) events: Vec<EventRow>,
+    /// What the bots of turns had read.
+    pub(super) receipts: BTreeMap<TurnId, Arc<Receipt>>,
 }
 
 #[derive(Debug)]
@@ -51,12 +59,44 @@ impl World {
 
     pub(super) fn facts(&self, room: RoomId, needs: &Needs, engine: Option<EngineId>) -> Facts {
         let mut facts = self.room(room).map_or_else(Facts::default, |room| room.facts(needs));
+        if let Some(day) = needs.spent {
+            let on = |key: &UsageKey, only: &dyn Fn(&UsageKey) -> bool| key.1 == day && only(key);
+            let spent = |only: &dyn Fn(&UsageKey) -> bool| {
+                let rows = self.usage.iter().filter(|(key, _)| on(key, only));
+                rows.map(|(_, sum)| sum.total).sum()
+            };
+            facts.spent_in_room = spent(&|key| key.2 == room);
+            let askers = facts.turns.iter().map(|turn| turn.info.asked_by);
+            let users = needs.users.iter().copied().chain(askers);
+            facts.spent_by = users.map(|user| (user, spent(&|key| key.0 == user))).collect();
+        }
         facts.elsewhere = self.shared.elsewhere(engine, &facts.turns);
         facts
     }
 
+    pub(super) fn usage(&self, of: &UsageFilter) -> UsageSum {
+        let asked = |(user, day, room, bot): &UsageKey| {
+            of.user.is_none_or(|only| only == *user)
+                && of.room.is_none_or(|only| only == *room)
+                && of.bot.as_ref().is_none_or(|only| only == bot)
+                && of.since.is_none_or(|since| since <= *day)
+        };
+        let mut all = UsageSum::default();
+        for (_, sum) in self.usage.iter().filter(|(key, _)| asked(key)) {
+            all.turns += sum.turns;
+            all.input += sum.input;
+            all.output += sum.output;
+            all.total += sum.total;
+        }
+        all
+    }
+
     pub(super) fn write(&mut self, room: RoomId, plan: Plan, engine: Option<EngineId>) -> Committed {
         self.shared.follow(room, &plan, engine);
+        for row in &plan.usage {
+            let key = (row.user, row.day, room, row.bot.clone());
+            UsageRow::add_to(row, self.usage.entry(key).or_default());
+        }
         if plan.room == RoomChange::Delete {
             self.rooms.remove(&room);
         } else if let Some(room) = self.rooms.get_mut(&room) {
@@ -76,6 +116,7 @@ impl World {
             by_client_id: BTreeMap::new(),
             turns: BTreeMap::new(),
             events: creation.events,
+            receipts: BTreeMap::new(),
         };
         room.insert(creation.message);
         self.rooms.insert(info.id, room);
@@ -138,8 +179,24 @@ impl Room {
             messages: messages.filter_map(|id| self.message_row(id)).cloned().collect(),
             turns: self.turns.values().filter(wanted).cloned().collect(),
             marks: needs.marks.iter().map(|(user, seq)| self.mark(*user, *seq)).collect(),
+            turns_since_person: if needs.turns_since_person {
+                self.turns_since_person()
+            } else {
+                0
+            },
             ..Facts::default()
         }
+    }
+
+    fn turns_since_person(&self) -> u32 {
+        let mut said = self.messages.iter().rev();
+        let last = said.find(|row| row.message.author.user.is_some());
+        let last = last.map_or(Seq(0), |row| row.message.seq);
+        let admitted = |turn: &&TurnRow| {
+            let waits = turn.info.status == TurnStatus::Queued;
+            turn.info.ask_seq >= last && (waits || turn.info.message.is_some())
+        };
+        u32::try_from(self.turns.values().filter(admitted).count()).unwrap_or(u32::MAX)
     }
 
     pub(super) fn message_row(&self, id: MessageId) -> Option<&MessageRow> {
@@ -163,6 +220,7 @@ impl Room {
     }
 
     fn write(&mut self, plan: Plan) -> Committed {
+        // The settings are in it.
         if let RoomChange::Write(row) = plan.room {
             self.row = row;
         }
@@ -186,6 +244,7 @@ impl Room {
             self.members.remove(user);
         }
         self.turns.extend(plan.turns.into_iter().map(|row| (row.info.id, row)));
+        self.receipts.extend(plan.receipts);
         self.events.extend(plan.events);
         plan.committed
     }

@@ -3,11 +3,16 @@
 
 use super::overlay::{Overlay, no_such_message};
 use super::{
-    Discount, EventKind, EventRow, MAX_MEMBERS, MAX_WAITING, MemberRow, MessageRow, TurnRow, too_many_members,
+    Discount, EventKind, EventRow, MAX_BOT_TURNS, MAX_HOPS, MAX_MEMBERS, MAX_WAITING, MemberRow, MessageRow, TurnRow,
+    too_many_members,
 };
+use crate::command::{self, Asks};
 use crate::error::{Error, Result};
 use crate::id::{MessageId, Seq, TurnId, UserId};
-use crate::model::{Author, Message, MessageStatus, Role, TurnEnd, TurnInfo, TurnStatus};
+use crate::model::{
+    Author, Message, MessageStatus, Receipt, Role, RoomSettings, TurnEnd, TurnError, TurnInfo, TurnPolicy, TurnStatus,
+    Usage,
+};
 use crate::mutant::{Mutant, removed};
 use crate::store::{Intent, Outcome, Post};
 use crate::time::Timestamp;
@@ -23,6 +28,7 @@ impl Overlay<'_> {
             Intent::Invite { user, name, by } => self.invite(user, name, by),
             Intent::Remove { user, by } => self.remove(user, by),
             Intent::Rename { name, by } => self.rename(name, by),
+            Intent::Configure { settings, by } => self.set_up(settings, by),
             Intent::HandOver { to, by } => self.hand_over(to, by),
             Intent::DeleteRoom { by } => {
                 self.owner(by)?;
@@ -30,8 +36,20 @@ impl Overlay<'_> {
                 Ok(Outcome::Done)
             }
             Intent::StartTurn { bot, name } => self.start_turn(&bot, name),
-            Intent::Checkpoint { turn, text } => Ok(Outcome::Checkpointed(self.keep(turn, text))),
-            Intent::EndTurn { turn, end, text } => self.end_turn(turn, end, text),
+            Intent::Retry { turn, ask, by, name } => self.retry(turn, ask, by, name),
+            Intent::Checkpoint {
+                turn,
+                text,
+                usage,
+                receipt,
+            } => Ok(self.keep(turn, text, usage, receipt)),
+            Intent::EndTurn {
+                turn,
+                end,
+                text,
+                receipt,
+                asks,
+            } => self.end_turn(turn, end, text, receipt, asks),
             Intent::Read { user, seq } => self.read(user, seq),
         }
     }
@@ -69,11 +87,21 @@ impl Overlay<'_> {
         let message = Arc::new(message);
         let row = self.about(EventKind::MessagePosted, &message);
         self.log(row, Some(&message), None)?;
+        let role = author.member.role;
         self.put_member(marked(author, message.seq, number, 0, self.now));
-        let turns = bots
-            .into_iter()
-            .map(|bot| self.ask(bot, &message, post.author, &post.name))
-            .collect::<Result<_>>()?;
+        self.turns_since_person = 0;
+        let mut turns = Vec::with_capacity(bots.len());
+        for bot in bots {
+            self.make_way(&bot, post.author, role)?;
+            turns.push(self.ask(Ask {
+                bot,
+                message: &message,
+                by: post.author,
+                name: post.name.clone(),
+                attempt: 1,
+                hop: 0,
+            })?);
+        }
         Ok(Outcome::Posted {
             message,
             turns,
@@ -104,36 +132,108 @@ impl Overlay<'_> {
             return Ok(Vec::new());
         }
         let room = self.room()?;
-        let alone = post.asks.is_empty() && room.info.is_ai_chat && room.members == 1;
-        Ok(match &post.asks_if_alone {
-            Some(bot) if alone => vec![bot.clone()],
-            _ => post.asks.clone(),
-        })
+        let alone = post.asks_if_alone && room.info.is_ai_chat && room.members == 1;
+        let asks = Asks {
+            default: post.asks_default,
+            named: post.asks.clone(),
+        };
+        Ok(command::resolve(&asks, alone, room.settings.default_among(&post.bots)))
     }
 
-    /// Admits a turn of a bot, or refuses it because too many wait already.
-    fn ask(&mut self, bot: String, ask: &Arc<Message>, by: UserId, name: &str) -> Result<TurnInfo> {
-        let of_bot = |turn: &&TurnRow| turn.info.bot == bot;
+    /// Where a new ask of this bot interrupts: ends what its asker may stop, and asks for the end of what streams.
+    fn make_way(&mut self, bot: &str, by: UserId, role: Role) -> Result<()> {
+        let settings = Arc::clone(&self.room()?.settings);
+        if settings.policy != TurnPolicy::Interrupt {
+            return Ok(());
+        }
+        let in_the_way = self.turns().filter(|turn| {
+            let open = turn.info.bot == bot && !turn.info.status.is_ended();
+            open && settings.who_may_stop.allows(by, role, turn.info.asked_by)
+        });
+        for turn in in_the_way.cloned().collect::<Vec<_>>() {
+            match turn.info.status {
+                TurnStatus::Streaming => self.ask_to_stop(turn.info.id, TurnEnd::stopped(by)),
+                _ => drop(self.end(turn, TurnEnd::stopped(by), None)?),
+            }
+        }
+        Ok(())
+    }
+
+    /// Why an ask is refused, if it is.
+    fn refusal(&self, ask: &Ask<'_>, waiting: usize) -> Option<TurnError> {
+        let refused = |code: &str, words: &str| {
+            Some(TurnError {
+                code: code.into(),
+                words: words.into(),
+            })
+        };
+        let too_far = ask.hop > MAX_HOPS || self.turns_since_person >= MAX_BOT_TURNS;
+        if ask.hop > 0 && ask.attempt == 1 && too_far && !removed(Mutant::HopLimit) {
+            return refused(
+                "hop_limit",
+                "bots have talked long enough: somebody else must speak first",
+            );
+        }
+        if waiting >= MAX_WAITING {
+            return refused("busy", "too many asks are waiting for this bot");
+        }
+        self.over_budget(ask.by)
+    }
+
+    /// Admits a turn of a bot, or refuses it.
+    fn ask(&mut self, ask: Ask<'_>) -> Result<TurnInfo> {
+        let of_bot = |turn: &&TurnRow| turn.info.bot == ask.bot;
         let open = self.turns().filter(of_bot).filter(|turn| !turn.info.status.is_ended());
         let position = open.clone().count();
         let waiting = open.filter(|turn| turn.info.status == TurnStatus::Queued).count();
-        let mut info = TurnInfo::queued(self.ids.turn(), ask.room, bot, by, ask.id, ask.seq);
+        let refused = self.refusal(&ask, waiting);
+        let (room, id, seq) = (ask.message.room, ask.message.id, ask.message.seq);
+        let mut info = TurnInfo::queued(self.ids.turn(), room, ask.bot, ask.by, id, seq);
+        info.attempt = ask.attempt;
         let mut row = self.row(EventKind::TurnQueued);
         row.turn = Some(info.id);
         row.position = u32::try_from(position).unwrap_or(u32::MAX);
-        if waiting >= MAX_WAITING {
+        if let Some(TurnError { code, words }) = refused {
             info.status = TurnStatus::Failed;
-            info.end = Some(TurnEnd::failed("busy", "too many asks are waiting for this bot"));
+            info.end = Some(TurnEnd::failed(code, words));
             row.kind = EventKind::TurnEnded;
             row.position = 0;
+        } else {
+            self.turns_since_person = self.turns_since_person.saturating_add(1);
         }
         self.put_turn(TurnRow {
             info: info.clone(),
-            asker: name.to_owned(),
+            asker: ask.name,
             created_at: self.now,
+            hop: ask.hop,
+            usage: None,
         });
         self.log(row, None, Some(&info))?;
         Ok(info)
+    }
+
+    fn retry(&mut self, turn: TurnId, ask: MessageId, by: UserId, name: String) -> Result<Outcome> {
+        let role = self.acting(by)?.member.role;
+        let again = self.turn(turn).filter(|turn| turn.info.ask == ask);
+        let again = again.ok_or_else(no_such_turn)?.clone();
+        let message = self.message(ask).map(|row| &row.message);
+        let message = message.filter(|message| message.deleted_at.is_none());
+        let message = Arc::new(message.ok_or_else(no_such_message)?.clone());
+        let same = |turn: &&TurnRow| (turn.info.ask, &turn.info.bot) == (ask, &again.info.bot);
+        let under_way = self.turns().filter(same).find(|turn| !turn.info.status.is_ended());
+        if let Some(turn) = under_way {
+            return Ok(Outcome::Asked(turn.info.clone()));
+        }
+        self.make_way(&again.info.bot, by, role)?;
+        let asked = self.ask(Ask {
+            bot: again.info.bot,
+            message: &message,
+            by,
+            name,
+            attempt: again.info.attempt.saturating_add(1),
+            hop: again.hop,
+        })?;
+        Ok(Outcome::Asked(asked))
     }
 
     fn edit(&mut self, id: MessageId, by: UserId, text: String) -> Result<Outcome> {
@@ -149,6 +249,7 @@ impl Overlay<'_> {
         let message = Arc::new(self.update_message(id, |message| {
             message.text = text;
             message.edited_at = Some(now);
+            message.edits = message.edits.saturating_add(1);
         })?);
         let row = self.about(EventKind::MessageEdited, &message);
         self.log(row, Some(&message), None)?;
@@ -233,6 +334,12 @@ impl Overlay<'_> {
         self.room_updated(by)
     }
 
+    fn set_up(&mut self, settings: Arc<RoomSettings>, by: UserId) -> Result<Outcome> {
+        self.owner(by)?;
+        self.configure(settings)?;
+        self.room_updated(by)
+    }
+
     fn hand_over(&mut self, to: UserId, by: UserId) -> Result<Outcome> {
         let mut old = self.owner(by)?.clone();
         let mut new = self.member(to).ok_or_else(no_such_member)?.clone();
@@ -255,12 +362,21 @@ impl Overlay<'_> {
     }
 
     fn start_turn(&mut self, bot: &str, name: String) -> Result<Outcome> {
-        let next = {
-            let mut of_bot = self.turns().filter(|turn| turn.info.bot == bot);
-            let busy = of_bot.clone().any(|turn| turn.info.status == TurnStatus::Streaming);
-            of_bot
-                .find(|turn| turn.info.status == TurnStatus::Queued && !busy)
-                .cloned()
+        let of_bot = |turn: &&TurnRow| turn.info.bot == bot;
+        let busy = |turn: &TurnRow| turn.info.status == TurnStatus::Streaming;
+        if self.turns().filter(of_bot).any(busy) {
+            return Ok(Outcome::Done);
+        }
+        let next = loop {
+            let next = {
+                let mut waiting = self.turns().filter(of_bot);
+                waiting.find(|turn| turn.info.status == TurnStatus::Queued).cloned()
+            };
+            let Some(turn) = next else { break None };
+            match self.over_budget(turn.info.asked_by) {
+                Some(error) => drop(self.end(turn, TurnEnd::failed(error.code, error.words), None)?),
+                None => break Some(turn),
+            }
         };
         let Some(mut turn) = next else {
             return Ok(Outcome::Done);
@@ -290,21 +406,36 @@ impl Overlay<'_> {
         })
     }
 
-    fn keep(&mut self, turn: TurnId, text: Arc<str>) -> bool {
+    fn keep(&mut self, turn: TurnId, text: Arc<str>, usage: Option<Usage>, receipt: Option<Arc<Receipt>>) -> Outcome {
         let mine = self.turn(turn).filter(|_| !self.is_elsewhere(turn));
-        let streaming = mine.filter(|turn| turn.info.status == TurnStatus::Streaming);
-        let message = streaming.and_then(|turn| turn.info.message);
-        if let Some(message) = message {
-            self.checkpoint(message, text);
+        let streaming = mine.filter(|turn| turn.info.status == TurnStatus::Streaming).cloned();
+        let Some((mut row, message)) = streaming.and_then(|row| row.info.message.map(|message| (row, message))) else {
+            return Outcome::Checkpointed { kept: false, cut: None };
+        };
+        self.checkpoint(message, text);
+        if let Some(receipt) = receipt {
+            self.keep_receipt(turn, receipt);
         }
-        message.is_some()
+        if let Some(usage) = usage {
+            self.charge(&mut row, usage);
+            self.put_turn(row.clone());
+        }
+        let cut = usage.and_then(|_| self.over_budget(row.info.asked_by));
+        Outcome::Checkpointed { kept: true, cut }
     }
 
-    fn end_turn(&mut self, turn: TurnId, end: TurnEnd, text: Option<Arc<str>>) -> Result<Outcome> {
+    fn end_turn(
+        &mut self,
+        turn: TurnId,
+        end: TurnEnd,
+        text: Option<Arc<str>>,
+        receipt: Option<Arc<Receipt>>,
+        asks: Vec<String>,
+    ) -> Result<Outcome> {
         if !end.status.is_ended() {
             return Err(Error::bad_request("a turn cannot end in this status"));
         }
-        let turn = self.turn(turn).ok_or_else(|| Error::not_found("no such turn"))?.clone();
+        let turn = self.turn(turn).ok_or_else(no_such_turn)?.clone();
         if turn.info.status.is_ended() && !removed(Mutant::EndOnce) {
             return Ok(Outcome::Ended {
                 turn: turn.info,
@@ -322,13 +453,42 @@ impl Overlay<'_> {
                 now: false,
             });
         }
+        if let Some(receipt) = receipt {
+            self.keep_receipt(turn.info.id, receipt);
+        }
+        let (hop, name) = (turn.hop, turn.asker.clone());
         let turn = self.end(turn, end, text)?;
+        self.pass_on(&turn, hop, &name, asks)?;
         Ok(Outcome::Ended { turn, now: true })
     }
 
-    fn end(&mut self, mut turn: TurnRow, end: TurnEnd, text: Option<Arc<str>>) -> Result<TurnInfo> {
-        let failed = end.status == TurnStatus::Failed;
-        let error = end.error.as_ref().filter(|_| failed).map(|error| error.words.clone());
+    /// A complete answer asks the bots that it names, where the room allows it.
+    fn pass_on(&mut self, turn: &TurnInfo, hop: u32, name: &str, asks: Vec<String>) -> Result<()> {
+        let allowed = turn.status == TurnStatus::Done && self.room()?.settings.bots_ask_bots;
+        let answer = turn.message.and_then(|id| self.message(id)).filter(|_| allowed);
+        let Some(answer) = answer.map(|row| Arc::new(row.message.clone())) else {
+            return Ok(());
+        };
+        for bot in asks.into_iter().filter(|bot| *bot != turn.bot) {
+            self.ask(Ask {
+                bot,
+                message: &answer,
+                by: turn.asked_by,
+                name: name.to_owned(),
+                attempt: 1,
+                hop: hop.saturating_add(1),
+            })?;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, mut turn: TurnRow, mut end: TurnEnd, text: Option<Arc<str>>) -> Result<TurnInfo> {
+        match end.usage {
+            Some(usage) => self.charge(&mut turn, usage),
+            // What a dead engine had charged.
+            None => end.usage = turn.usage,
+        }
+        let error = end.error.as_ref().map(|error| error.words.clone());
         let status = end.status;
         let message = match turn.info.message {
             None => None,
@@ -386,6 +546,23 @@ fn marked(mut row: MemberRow, seq: Seq, number: i64, discount: i64, now: Timesta
     row.read_number = number;
     row.discount = discount;
     row
+}
+
+/// An ask that may be admitted.
+struct Ask<'a> {
+    bot: String,
+    /// What asks: a person's message, or another bot's answer.
+    message: &'a Arc<Message>,
+    /// Who is charged.
+    by: UserId,
+    name: String,
+    attempt: u32,
+    /// How many bots lie between it and the person who spoke.
+    hop: u32,
+}
+
+fn no_such_turn() -> Error {
+    Error::not_found("no such turn")
 }
 
 fn no_such_member() -> Error {

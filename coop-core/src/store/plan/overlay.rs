@@ -3,11 +3,12 @@
 
 use super::{
     Discount, EventKind, EventRow, Facts, Ids, Mark, MemberRow, MessageRow, Plan, RoomChange, RoomRow, TurnRow,
+    UsageRow,
 };
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::id::{MessageId, Seq, TurnId, UserId};
-use crate::model::{Author, Message, TurnEnd, TurnInfo};
+use crate::model::{Author, Budgets, Message, Receipt, RoomSettings, TurnEnd, TurnError, TurnInfo, Usage};
 use crate::mutant::{Mutant, removed};
 use crate::store::{Committed, Outcome};
 use crate::time::Timestamp;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 pub(super) struct Overlay<'a> {
     pub(super) now: Timestamp,
+    budgets: Budgets,
     pub(super) ids: &'a mut dyn Ids,
     /// `None` if there is no room, or from the moment it is deleted.
     pub(super) room: Option<RoomRow>,
@@ -33,6 +35,13 @@ pub(super) struct Overlay<'a> {
     turns: BTreeMap<TurnId, TurnRow>,
     turns_changed: BTreeSet<TurnId>,
     marks: Vec<Mark>,
+    /// Turns since a person last spoke.
+    pub(super) turns_since_person: u32,
+    spent_in_room: u64,
+    spent_by: BTreeMap<UserId, u64>,
+    settings: Option<Arc<RoomSettings>>,
+    receipts: Vec<(TurnId, Arc<Receipt>)>,
+    usage: Vec<UsageRow>,
     elsewhere: BTreeSet<TurnId>,
     stops: Vec<(TurnId, TurnEnd)>,
     rows: Vec<EventRow>,
@@ -42,10 +51,11 @@ pub(super) struct Overlay<'a> {
 }
 
 impl<'a> Overlay<'a> {
-    pub(super) fn new(facts: Facts, now: Timestamp, ids: &'a mut dyn Ids) -> Self {
+    pub(super) fn new(facts: Facts, now: Timestamp, budgets: Budgets, ids: &'a mut dyn Ids) -> Self {
         let by_client_id = facts.messages.iter().filter_map(client_key).collect();
         Self {
             now,
+            budgets,
             ids,
             seq: facts.room.as_ref().map_or(Seq(0), |room| room.seq),
             room: facts.room,
@@ -62,6 +72,12 @@ impl<'a> Overlay<'a> {
             turns: facts.turns.into_iter().map(|row| (row.info.id, row)).collect(),
             turns_changed: BTreeSet::new(),
             marks: facts.marks,
+            turns_since_person: facts.turns_since_person,
+            spent_in_room: facts.spent_in_room,
+            spent_by: facts.spent_by,
+            settings: None,
+            receipts: Vec::new(),
+            usage: Vec::new(),
             elsewhere: facts.elsewhere,
             stops: Vec::new(),
             rows: Vec::new(),
@@ -79,12 +95,16 @@ impl<'a> Overlay<'a> {
             members: Vec::new(),
             removed: Vec::new(),
             turns: Vec::new(),
-            stops: self.stops,
+            settings: self.settings,
+            receipts: self.receipts,
+            usage: self.usage,
+            stops: self.stops.clone(),
             events: Vec::new(),
             committed: Committed {
                 seq: self.seq,
                 events: self.events,
                 outcomes,
+                stops: self.stops,
             },
         };
         if self.deleted {
@@ -230,6 +250,60 @@ impl<'a> Overlay<'a> {
     /// Asks the engine that runs a turn to end it like this.
     pub(super) fn ask_to_stop(&mut self, id: TurnId, end: TurnEnd) {
         self.stops.push((id, end));
+    }
+
+    /// Keeps what a turn's bot has read.
+    pub(super) fn keep_receipt(&mut self, id: TurnId, receipt: Arc<Receipt>) {
+        self.receipts.push((id, receipt));
+    }
+
+    /// Sets what the owner wants.
+    pub(super) fn configure(&mut self, settings: Arc<RoomSettings>) -> Result<()> {
+        self.room_mut()?.settings = Arc::clone(&settings);
+        self.settings = Some(settings);
+        Ok(())
+    }
+
+    /// Charges a turn's running totals to who asked for it and to the room: what is more than the last time.
+    pub(super) fn charge(&mut self, turn: &mut TurnRow, now: Usage) {
+        let before = turn.usage.replace(now);
+        if before == Some(now) {
+            return;
+        }
+        let more = |of: fn(&Usage) -> u64| {
+            let count = |usage: &Usage| i64::try_from(of(usage)).unwrap_or(i64::MAX);
+            count(&now).saturating_sub(before.as_ref().map_or(0, count))
+        };
+        let row = UsageRow {
+            user: turn.info.asked_by,
+            day: self.now.day(),
+            bot: turn.info.bot.clone(),
+            turns: i64::from(before.is_none()),
+            input: more(|usage| usage.input.unwrap_or(0).into()),
+            output: more(Usage::written),
+            total: more(Usage::tokens),
+        };
+        self.spent_in_room = self.spent_in_room.saturating_add_signed(row.total);
+        let by = self.spent_by.entry(row.user).or_default();
+        *by = by.saturating_add_signed(row.total);
+        self.usage.push(row);
+    }
+
+    /// Why this user may not use any more tokens here today, if they may not.
+    pub(super) fn over_budget(&self, user: UserId) -> Option<TurnError> {
+        let spent = |limit: Option<u64>, spent: u64| limit.is_some_and(|limit| spent >= limit);
+        let by = self.spent_by.get(&user).copied().unwrap_or(0);
+        let words = if spent(self.budgets.user_tokens_per_day, by) {
+            "the tokens of who asked are used up for today"
+        } else if spent(self.budgets.room_tokens_per_day, self.spent_in_room) {
+            "the room's tokens are used up for today"
+        } else {
+            return None;
+        };
+        (!removed(Mutant::Budget)).then(|| TurnError {
+            code: "budget_exceeded".into(),
+            words: words.into(),
+        })
     }
 
     /// All known turns, the oldest first.

@@ -4,9 +4,9 @@
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::id::{Epoch, MessageId, RoomId, Seq, TurnId, UserId};
-use crate::model::{Member, Message, Role, RoomEntry, RoomInfo, TurnInfo};
+use crate::model::{Member, Message, Role, RoomEntry, RoomInfo, RoomSettings, TurnInfo, Usage, UsageSum};
 use crate::store::RoomHead;
-use crate::time::Timestamp;
+use crate::time::{Day, Timestamp};
 use std::sync::Arc;
 
 /// A room, with the counters of its log.
@@ -22,6 +22,8 @@ pub struct RoomRow {
     pub number: i64,
     /// How many members it has.
     pub members: u32,
+    /// What its owner has set. Changed by [`Plan::settings`](super::Plan::settings) alone.
+    pub settings: Arc<RoomSettings>,
 }
 
 impl RoomRow {
@@ -33,6 +35,7 @@ impl RoomRow {
             epoch: self.epoch,
             seq: self.seq,
             members: self.members,
+            settings: Arc::clone(&self.settings),
         }
     }
 
@@ -109,6 +112,40 @@ pub struct TurnRow {
     pub asker: String,
     /// When it was asked for.
     pub created_at: Timestamp,
+    /// How many bots lie between it and the person who spoke: 0 if it was a person who asked.
+    pub hop: u32,
+    /// The tokens it has used so far.
+    pub usage: Option<Usage>,
+}
+
+/// What is added to the tokens that were used: by one bot, for one person, in one room, on one day.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageRow {
+    /// Who asked.
+    pub user: UserId,
+    /// When.
+    pub day: Day,
+    /// The bot.
+    pub bot: String,
+    /// By how many turns more.
+    pub turns: i64,
+    /// Tokens read.
+    pub input: i64,
+    /// Tokens written or thought.
+    pub output: i64,
+    /// All tokens. Less than nothing if a bot corrects itself.
+    pub total: i64,
+}
+
+impl UsageRow {
+    /// Adds it to a sum.
+    pub fn add_to(&self, sum: &mut UsageSum) {
+        let add = |sum: &mut u64, more: i64| *sum = sum.saturating_add_signed(more);
+        add(&mut sum.turns, self.turns);
+        add(&mut sum.input, self.input);
+        add(&mut sum.output, self.output);
+        add(&mut sum.total, self.total);
+    }
 }
 
 /// What kind of durable event a row is.

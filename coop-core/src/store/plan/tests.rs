@@ -40,17 +40,15 @@ fn post(author: UserId, client_id: &str, text: &str) -> Intent {
         reply_to: None,
         meta: None,
         asks: Vec::new(),
-        asks_if_alone: Some("echo".into()),
+        asks_default: false,
+        asks_if_alone: true,
+        bots: Arc::from(["echo".to_owned()]),
     })
 }
 
 fn decide(intents: Vec<Intent>) -> Plan {
     let (facts, mut ids) = room_of_anne();
-    let batch = Batch {
-        room: RoomId(1),
-        now: NOW,
-        intents,
-    };
+    let batch = Batch::new(RoomId(1), NOW, intents);
     plan(facts, batch, &mut ids)
 }
 
@@ -108,6 +106,8 @@ fn a_turn_may_start_and_end_in_the_batch_that_asks_for_it() {
         turn: TurnId(1),
         end: TurnEnd::new(TurnStatus::Done),
         text: Some("hi".into()),
+        receipt: None,
+        asks: Vec::new(),
     };
     let plan = decide(vec![post(ANNE, "a", "hi"), start, end.clone(), end]);
     assert_eq!(plan.inserted.len(), 2);
@@ -134,11 +134,7 @@ fn a_deleted_room_takes_the_rest_of_its_batch_along() {
 
 #[test]
 fn in_an_unknown_room_nothing_is_found() {
-    let batch = Batch {
-        room: RoomId(9),
-        now: NOW,
-        intents: vec![post(ANNE, "a", "x")],
-    };
+    let batch = Batch::new(RoomId(9), NOW, vec![post(ANNE, "a", "x")]);
     let plan = plan(Facts::default(), batch, &mut NextIds::default());
     assert!(plan.is_empty());
     assert_eq!(plan.committed.seq, Seq(0));

@@ -18,10 +18,10 @@ macro_rules! nothing {
         "NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL"
     };
     (message) => {
-        "NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL"
+        "NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL"
     };
     (turn) => {
-        "NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL"
+        "NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL"
     };
     (numbers) => {
         "NULL, NULL, NULL, NULL"
@@ -79,9 +79,10 @@ macro_rules! numbers {
 }
 
 /// Every row that is needed, in one answer: 1 a member, 2 a message, 3 a turn, 4 a mark, 5 a fresh id of a message, 6 of a
-/// turn. `$1` room; `$2` users; `$3` and `$4` client ids and their authors; `$5` messages; `$6` whether open turns are
+/// turn, 7 how many turns there have been since a person spoke, 8 what was used, by whom or in the room. `$1` room; `$2` users; `$3` and `$4` client ids and their authors; `$5` messages; `$6` whether open turns are
 /// needed; `$7` turns; `$8` and `$9` marks; `$10` this engine; `$11` and `$12` how many fresh ids; `$13` turns whose answers
-/// are needed. The first line gives the columns their types and has no rows.
+/// are needed; `$14` whether turns since a person spoke are counted; `$15` the day on which what was used is needed, if it is.
+/// The first line gives the columns their types and has no rows.
 pub(super) const LOAD: &str = concat!(
     "SELECT 0::BIGINT, ",
     columns!(member),
@@ -126,6 +127,15 @@ pub(super) const LOAD: &str = concat!(
     "nextval('message_ids'), NULL, NULL, NULL FROM generate_series(1, $11)",
     numbers!("6"),
     "nextval('turn_ids'), NULL, NULL, NULL FROM generate_series(1, $12)",
+    numbers!("7"),
+    "COUNT(*), NULL, NULL, NULL FROM turns t WHERE $14 AND t.chat_id = $1 AND t.ask_seq >= COALESCE((SELECT m.seq FROM messages \
+     m WHERE m.chat_id = $1 AND m.user_id IS NOT NULL ORDER BY m.seq DESC LIMIT 1), 0) AND (t.status = 'queued' OR \
+     t.message_id IS NOT NULL)",
+    numbers!("8"),
+    "SUM(u.total)::BIGINT, NULL, NULL, NULL FROM usage u WHERE u.chat_id = $1 AND u.day = $15",
+    numbers!("8"),
+    "SUM(u.total)::BIGINT, u.user_id, NULL, NULL FROM usage u WHERE u.day = $15 AND u.user_id IN (SELECT UNNEST($2) UNION \
+     SELECT t.asked_by FROM turns t WHERE t.chat_id = $1 AND t.status IN ('queued', 'streaming')) GROUP BY u.user_id",
 );
 
 /// Fresh ids, taken while the room was locked: later turns of a room have larger ones, whichever server admits them.
@@ -196,7 +206,9 @@ pub(super) async fn load(
         .bind(engine.0)
         .bind(i32::try_from(needs.new_messages).unwrap_or(i32::MAX))
         .bind(i32::try_from(needs.new_turns).unwrap_or(i32::MAX))
-        .bind(ids(&mut needs.answers.iter().map(|turn| turn.0)));
+        .bind(ids(&mut needs.answers.iter().map(|turn| turn.0)))
+        .bind(needs.turns_since_person)
+        .bind(needs.spent.map(|day| day.0));
     let mut facts = Facts {
         room: Some(room),
         ..Facts::default()
@@ -232,6 +244,11 @@ fn take(facts: &mut Facts, fresh: &mut FreshIds, row: &PgRow) -> Result<()> {
             quiet: number(3)?,
         }),
         5 => fresh.messages.push_back(number(0)?),
+        7 => facts.turns_since_person = u32::try_from(number(0)?).unwrap_or(u32::MAX),
+        8 => {
+            let maybe = |at: usize| get::<Option<i64>, Postgres>(row, ELSEWHERE + 1 + at);
+            facts.spend(maybe(1)?.map(UserId), maybe(0)?.unwrap_or(0));
+        }
         _ => fresh.turns.push_back(number(0)?),
     }
     Ok(())

@@ -30,10 +30,10 @@ pub(super) const USUAL: &str = concat!(
      excluded.role, joined_at = excluded.joined_at, joined_seq = excluded.joined_seq, read_seq = excluded.read_seq, \
      read_number = excluded.read_number, discount = excluded.discount, read_at = excluded.read_at), ",
     "asked AS (INSERT INTO turns (id, chat_id, bot, asked_by, asker_name, ask_id, ask_seq, message_id, status, ending, \
-     created_at, owner) SELECT (v ->> 0)::BIGINT, (v ->> 1)::BIGINT, v ->> 2, (v ->> 3)::BIGINT, v ->> 4, (v ->> 5)::BIGINT, \
-     (v ->> 6)::BIGINT, (v ->> 7)::BIGINT, v ->> 8, v ->> 9, (v ->> 10)::BIGINT, $6 FROM jsonb_array_elements($4::JSONB) v ON \
-     CONFLICT (id) DO UPDATE SET message_id = excluded.message_id, status = excluded.status, ending = excluded.ending, \
-     owner = CASE WHEN excluded.status = 'streaming' THEN excluded.owner ELSE turns.owner END) ",
+     created_at, attempt, hop, tokens, owner) SELECT (v ->> 0)::BIGINT, (v ->> 1)::BIGINT, v ->> 2, (v ->> 3)::BIGINT, v ->> \
+     4, (v ->> 5)::BIGINT, (v ->> 6)::BIGINT, (v ->> 7)::BIGINT, v ->> 8, v ->> 9, (v ->> 10)::BIGINT, (v ->> 11)::BIGINT, (v \
+     ->> 12)::BIGINT, v ->> 13, $6 FROM jsonb_array_elements($4::JSONB) v ON CONFLICT (id) DO UPDATE SET message_id = \
+     excluded.message_id, status = excluded.status, ending = excluded.ending, tokens = excluded.tokens, owner = CASE WHEN excluded.status = 'streaming' THEN excluded.owner ELSE turns.owner END) ",
     "INSERT INTO events (chat_id, seq, kind, message_id, turn_id, user_id, by_id, name, position, created_at) SELECT (v ->> \
      0)::BIGINT, (v ->> 1)::BIGINT, v ->> 2, (v ->> 3)::BIGINT, (v ->> 4)::BIGINT, (v ->> 5)::BIGINT, (v ->> 6)::BIGINT, v \
      ->> 7, (v ->> 8)::BIGINT, (v ->> 9)::BIGINT FROM jsonb_array_elements($5::JSONB) v",
@@ -45,7 +45,7 @@ pub(super) const DISCOUNTS: &str = "UPDATE chat_participants p SET discount = p.
      0)::BIGINT AND q.read_number < (v ->> 1)::BIGINT AND (v ->> 2 IS NULL OR q.user_id = (v ->> 2)::BIGINT) AND q.user_id IS \
      DISTINCT FROM (v ->> 3)::BIGINT GROUP BY q.chat_id, q.user_id) d WHERE p.chat_id = d.chat_id AND p.user_id = d.user_id";
 pub(super) const UPDATED: &str = "UPDATE messages m SET content = v ->> 1, status = v ->> 2, error = v ->> 3, meta = v ->> 4, \
-     edited_at = (v ->> 5)::BIGINT, deleted_at = (v ->> 6)::BIGINT FROM jsonb_array_elements($1::JSONB) v WHERE m.id = (v ->> \
+     edited_at = (v ->> 5)::BIGINT, deleted_at = (v ->> 6)::BIGINT, edits = (v ->> 7)::BIGINT FROM jsonb_array_elements($1::JSONB) v WHERE m.id = (v ->> \
      0)::BIGINT";
 pub(super) const CHECKPOINTS: &str =
     "UPDATE messages m SET content = v ->> 1 FROM jsonb_array_elements($1::JSONB) v WHERE m.id = (v ->> 0)::BIGINT";
@@ -53,6 +53,16 @@ pub(super) const REMOVED: &str = "DELETE FROM chat_participants p USING jsonb_ar
      ->> 0)::BIGINT AND p.user_id = (v ->> 1)::BIGINT";
 pub(super) const DELETED: &str =
     "DELETE FROM chats c USING jsonb_array_elements($1::JSONB) v WHERE c.id = (v #>> '{}')::BIGINT";
+pub(super) const SETTINGS: &str =
+    "UPDATE chats c SET settings = v ->> 1 FROM jsonb_array_elements($1::JSONB) v WHERE c.id = (v ->> 0)::BIGINT";
+pub(super) const RECEIPTS: &str =
+    "UPDATE turns t SET receipt = v ->> 1 FROM jsonb_array_elements($1::JSONB) v WHERE t.id = (v ->> 0)::BIGINT";
+/// Added up first: one statement may not touch a row twice.
+pub(super) const USAGE: &str = "INSERT INTO usage (user_id, day, chat_id, bot, turns, input, output, total) SELECT (v ->> \
+     0)::BIGINT, (v ->> 1)::BIGINT, (v ->> 2)::BIGINT, v ->> 3, SUM((v ->> 4)::BIGINT), SUM((v ->> 5)::BIGINT), SUM((v ->> \
+     6)::BIGINT), SUM((v ->> 7)::BIGINT) FROM jsonb_array_elements($1::JSONB) v GROUP BY 1, 2, 3, 4 ON CONFLICT (user_id, day, \
+     chat_id, bot) DO UPDATE SET turns = usage.turns + excluded.turns, input = usage.input + excluded.input, output = \
+     usage.output + excluded.output, total = usage.total + excluded.total";
 pub(super) const STOPS: &str = "UPDATE turns t SET stop = v ->> 1 FROM jsonb_array_elements($1::JSONB) v WHERE t.id = (v ->> \
      0)::BIGINT AND t.stop IS NULL";
 
@@ -65,6 +75,9 @@ pub(super) async fn write(rows: Rows, connection: &mut PgConnection, engine: Eng
         (UPDATED, rows.updated),
         (CHECKPOINTS, rows.checkpoints),
         (REMOVED, rows.removed),
+        (SETTINGS, rows.settings),
+        (RECEIPTS, rows.receipts),
+        (USAGE, rows.usage),
         (DELETED, rows.deleted),
         (STOPS, rows.stops),
     ];

@@ -6,6 +6,7 @@ use crate::id::{Epoch, MessageId, RoomId, Seq, TurnId, UserId};
 use crate::model::{Account, Author, Member, Message, MessageStatus, Meta, Role, RoomInfo, TurnInfo, TurnStatus};
 use crate::store::plan::{EventKind, EventRow, MemberRow, MessageRow, RoomRow, TurnRow};
 use crate::time::Timestamp;
+use serde::de::DeserializeOwned;
 use sqlx::{ColumnIndex, Database, Decode, Row, Type};
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use std::sync::Arc;
 macro_rules! columns {
     (room) => {
         "c.id, c.name, c.owner_id, c.is_group, c.is_ai_chat, c.created_at, c.epoch, c.last_seq, c.last_number, \
-         c.member_count"
+         c.member_count, c.settings"
     };
     (member) => {
         "p.user_id, p.username, p.role, p.joined_at, p.joined_seq, p.read_seq, p.read_number, p.discount, \
@@ -21,11 +22,11 @@ macro_rules! columns {
     };
     (message) => {
         "m.id, m.chat_id, m.number, m.seq, m.user_id, m.bot, m.author_name, m.content, m.status, m.error, m.reply_to, \
-         m.meta, m.client_id, m.body_hash, m.created_at, m.edited_at, m.deleted_at"
+         m.meta, m.client_id, m.body_hash, m.created_at, m.edited_at, m.deleted_at, m.edits"
     };
     (turn) => {
         "t.id, t.chat_id, t.bot, t.asked_by, t.asker_name, t.ask_id, t.ask_seq, t.message_id, t.status, t.ending, \
-         t.created_at"
+         t.created_at, t.attempt, t.hop, t.tokens"
     };
     (event) => {
         "e.seq, e.kind, e.message_id, e.turn_id, e.user_id, e.by_id, e.name, e.position, e.created_at"
@@ -38,11 +39,11 @@ pub(in crate::store) use columns;
 
 /// How many columns each kind of row has.
 pub(in crate::store) mod width {
-    pub(in crate::store) const ROOM: usize = 10;
+    pub(in crate::store) const ROOM: usize = 11;
     pub(in crate::store) const MEMBER: usize = 9;
-    pub(in crate::store) const MESSAGE: usize = 17;
+    pub(in crate::store) const MESSAGE: usize = 18;
     #[cfg(feature = "postgres")]
-    pub(in crate::store) const TURN: usize = 11;
+    pub(in crate::store) const TURN: usize = 14;
     pub(in crate::store) const EVENT: usize = 9;
     pub(in crate::store) const ACCOUNT: usize = 5;
 }
@@ -65,7 +66,9 @@ where
     }
 
     pub(in crate::store) fn room_row(row: &DB::Row, at: usize) -> Result<RoomRow> {
+        let settings: Option<String> = get::<_, DB>(row, at + 10)?;
         Ok(RoomRow {
+            settings: settings.map_or_else(|| Ok(Arc::default()), |json| read_json(&json))?,
             info: RoomInfo {
                 id: RoomId(get::<_, DB>(row, at)?),
                 name: get::<_, DB>(row, at + 1)?,
@@ -123,6 +126,7 @@ where
                 client_id: get::<_, DB>(row, at + 12)?,
                 edited_at: get::<Option<i64>, DB>(row, at + 15)?.map(Timestamp),
                 deleted_at: get::<Option<i64>, DB>(row, at + 16)?.map(Timestamp),
+                edits: u32::try_from(get::<i64, DB>(row, at + 17)?).map_err(broken)?,
                 ..Message::new(MessageId(id), RoomId(room), Seq(seq), author, text, created_at)
             },
             number: get::<_, DB>(row, at + 2)?,
@@ -133,6 +137,7 @@ where
     pub(in crate::store) fn turn_row(row: &DB::Row, at: usize) -> Result<TurnRow> {
         let status: String = get::<_, DB>(row, at + 8)?;
         let ending: Option<String> = get::<_, DB>(row, at + 9)?;
+        let usage: Option<String> = get::<_, DB>(row, at + 13)?;
         Ok(TurnRow {
             info: TurnInfo {
                 id: TurnId(get::<_, DB>(row, at)?),
@@ -143,13 +148,13 @@ where
                 ask_seq: Seq(get::<_, DB>(row, at + 6)?),
                 message: get::<Option<i64>, DB>(row, at + 7)?.map(MessageId),
                 status: TurnStatus::from_word(&status).ok_or_else(|| unknown(&status))?,
-                end: match ending {
-                    Some(json) => Some(serde_json::from_str(&json).map_err(broken)?),
-                    None => None,
-                },
+                attempt: u32::try_from(get::<i64, DB>(row, at + 11)?).map_err(broken)?,
+                end: ending.map(|json| read_json(&json)).transpose()?,
             },
             asker: get::<_, DB>(row, at + 4)?,
             created_at: Timestamp(get::<_, DB>(row, at + 10)?),
+            hop: u32::try_from(get::<i64, DB>(row, at + 12)?).map_err(broken)?,
+            usage: usage.map(|json| read_json(&json)).transpose()?,
         })
     }
 
@@ -189,6 +194,11 @@ where
     T: Type<DB> + for<'r> Decode<'r, DB>,
 {
     row.try_get(at).map_err(broken)
+}
+
+/// What was written down as JSON.
+pub(in crate::store) fn read_json<T: DeserializeOwned>(json: &str) -> Result<T> {
+    serde_json::from_str(json).map_err(broken)
 }
 
 pub(in crate::store) fn role_of(word: &str) -> Option<Role> {

@@ -4,7 +4,9 @@
 use crate::error::{Error, Result};
 use crate::id::RoomId;
 use crate::model::Meta;
-use crate::store::plan::{Creation, Discount, EventRow, MemberRow, MessageRow, Plan, RoomChange, RoomRow, TurnRow};
+use crate::store::plan::{
+    Creation, Discount, EventRow, MemberRow, MessageRow, Plan, RoomChange, RoomRow, TurnRow, UsageRow,
+};
 use crate::store::sql::word_of;
 use serde::Serialize;
 use std::fmt::Write;
@@ -22,6 +24,9 @@ pub(in crate::store) struct Rows {
     pub(in crate::store) discounts: Array,
     pub(in crate::store) removed: Array,
     pub(in crate::store) deleted: Array,
+    pub(in crate::store) settings: Array,
+    pub(in crate::store) receipts: Array,
+    pub(in crate::store) usage: Array,
     /// Only where several engines write.
     pub(in crate::store) stops: Array,
 }
@@ -44,10 +49,16 @@ impl Rows {
             .iter()
             .try_for_each(|user| self.removed.push(&(room, user)))?;
         plan.turns.iter().try_for_each(|row| self.add_turn(row))?;
-        plan.stops.iter().try_for_each(|(turn, end)| {
-            let end = serde_json::to_string(end).map_err(unwritable)?;
-            self.stops.push(&(turn, end))
-        })?;
+        if let Some(settings) = &plan.settings {
+            self.settings.push(&(room, json(&**settings)?))?;
+        }
+        plan.receipts
+            .iter()
+            .try_for_each(|(turn, receipt)| self.receipts.push(&(turn, json(&**receipt)?)))?;
+        plan.usage.iter().try_for_each(|row| self.add_usage(room, row))?;
+        plan.stops
+            .iter()
+            .try_for_each(|(turn, end)| self.stops.push(&(turn, json(end)?)))?;
         plan.events.iter().try_for_each(|row| self.add_event(room, row))
     }
 
@@ -108,6 +119,13 @@ impl Rows {
             message.meta.as_ref().map(Meta::as_json),
             message.edited_at.map(|at| at.0),
             message.deleted_at.map(|at| at.0),
+            message.edits,
+        ))
+    }
+
+    fn add_usage(&mut self, room: RoomId, row: &UsageRow) -> Result<()> {
+        self.usage.push(&(
+            row.user, row.day.0, room, &row.bot, row.turns, row.input, row.output, row.total,
         ))
     }
 
@@ -133,7 +151,8 @@ impl Rows {
 
     fn add_turn(&mut self, row: &TurnRow) -> Result<()> {
         let turn = &row.info;
-        let ending = turn.end.as_ref().map(serde_json::to_string).transpose();
+        let ending = turn.end.as_ref().map(json).transpose()?;
+        let usage = row.usage.as_ref().map(json).transpose()?;
         self.turns.push(&(
             turn.id,
             turn.room,
@@ -144,8 +163,11 @@ impl Rows {
             turn.ask_seq,
             turn.message,
             turn.status.as_str(),
-            ending.map_err(unwritable)?,
+            ending,
             row.created_at.0,
+            turn.attempt,
+            row.hop,
+            usage,
         ))
     }
 
@@ -172,6 +194,9 @@ impl Rows {
             &self.discounts,
             &self.removed,
             &self.deleted,
+            &self.settings,
+            &self.receipts,
+            &self.usage,
             &self.stops,
         ];
         rare.iter().all(|array| array.is_empty())
@@ -197,6 +222,10 @@ impl Array {
         self.0.push_str(if self.0.is_empty() { "[]" } else { "]" });
         self.0
     }
+}
+
+fn json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(unwritable)
 }
 
 fn hex(hash: &[u8]) -> String {

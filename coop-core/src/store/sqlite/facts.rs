@@ -19,7 +19,8 @@ use std::collections::BTreeMap;
 
 /// The statements, in order. `$1` rooms; `$2` their users, `$3` client ids, `$4` messages, `$5` rooms whose open turns
 /// are needed, `$6` turns, `$7` turns whose answers are needed, `$8` read marks: JSON arrays of rooms, or of arrays
-/// that begin with a room. `CROSS JOIN` tells SQLite to begin with the array.
+/// that begin with a room. `$9` rooms whose turns since a person spoke are counted, `$10` rooms and the day on which what was
+/// used in them, by `$2` and whoever asked for an open turn, is needed. `CROSS JOIN` tells SQLite to begin with the array.
 pub(super) const LOAD: &str = concat!(
     "BEGIN IMMEDIATE;",
     "SELECT ",
@@ -55,6 +56,15 @@ pub(super) const LOAD: &str = concat!(
      turns t WHERE t.message_id = q.id AND t.asked_by = k.user))) FROM (SELECT j.value ->> 0 AS room, j.value ->> 1 AS \
      user, j.value ->> 2 AS seq, COALESCE((SELECT m.number FROM messages m WHERE m.chat_id = j.value ->> 0 AND m.seq <= \
      j.value ->> 2 ORDER BY m.seq DESC LIMIT 1), 0) AS number FROM jsonb_each($8) j) k;",
+    "SELECT j.value, (SELECT COUNT(*) FROM turns t WHERE t.chat_id = j.value AND t.ask_seq >= COALESCE((SELECT m.seq FROM \
+     messages m WHERE m.chat_id = j.value AND m.user_id IS NOT NULL ORDER BY m.seq DESC LIMIT 1), 0) AND (t.status = \
+     'queued' OR t.message_id IS NOT NULL)) FROM jsonb_each($9) j;",
+    "SELECT j.value ->> 0, NULL, COALESCE((SELECT SUM(u.total) FROM usage u WHERE u.chat_id = j.value ->> 0 AND u.day = \
+     j.value ->> 1), 0) FROM jsonb_each($10) j UNION ALL SELECT k.room, k.user, COALESCE((SELECT SUM(u.total) FROM usage u \
+     WHERE u.user_id = k.user AND u.day = k.day), 0) FROM (SELECT j.value ->> 0 AS room, j.value ->> 1 AS day, i.value ->> \
+     1 AS user FROM jsonb_each($10) j JOIN jsonb_each($2) i ON i.value ->> 0 = j.value ->> 0 UNION SELECT j.value ->> 0, \
+     j.value ->> 1, t.asked_by FROM jsonb_each($10) j CROSS JOIN turns t ON t.chat_id = j.value ->> 0 WHERE t.status IN \
+     ('queued', 'streaming')) k;",
 );
 
 /// What is known of each room.
@@ -119,17 +129,22 @@ fn take(facts: &mut BTreeMap<RoomId, Facts>, statement: usize, row: &SqliteRow) 
         2 => facts.members.push(Rows::member_row(row, 1)?),
         3 => facts.messages.push(Rows::message_row(row, 0)?),
         4 => facts.turns.push(Rows::turn_row(row, 0)?),
-        _ => facts.marks.push(Mark {
+        5 => facts.marks.push(Mark {
             user: UserId(get::<_, Sqlite>(row, 1)?),
             seq: Seq(get::<_, Sqlite>(row, 2)?),
             number: get::<_, Sqlite>(row, 3)?,
             quiet: get::<_, Sqlite>(row, 4)?,
         }),
+        6 => facts.turns_since_person = u32::try_from(get::<i64, Sqlite>(row, 1)?).unwrap_or(u32::MAX),
+        _ => facts.spend(
+            get::<Option<i64>, Sqlite>(row, 1)?.map(UserId),
+            get::<i64, Sqlite>(row, 2)?,
+        ),
     }
     Ok(())
 }
 
-fn arguments(wanted: &[(RoomId, Needs)]) -> Result<[String; 8]> {
+fn arguments(wanted: &[(RoomId, Needs)]) -> Result<[String; 10]> {
     Ok([
         json(wanted.iter().map(|(room, _)| room))?,
         json(each(wanted, |needs| &needs.users))?,
@@ -150,6 +165,13 @@ fn arguments(wanted: &[(RoomId, Needs)]) -> Result<[String; 8]> {
             let marks = needs.marks.iter();
             marks.map(move |(user, seq)| (*room, *user, *seq))
         }))?,
+        json(
+            wanted
+                .iter()
+                .filter(|(_, needs)| needs.turns_since_person)
+                .map(|(room, _)| room),
+        )?,
+        json(wanted.iter().filter_map(|(room, needs)| Some((*room, needs.spent?.0))))?,
     ])
 }
 

@@ -16,6 +16,7 @@ async fn explained(pool: &Pool<Sqlite>, statement: &str) -> Vec<String> {
 fn is_meant(detail: &str, statement: &str) -> bool {
     let arrays = [
         "SCAN j VIRTUAL TABLE",
+        "SCAN i VIRTUAL TABLE",
         "SCAN jsonb_each VIRTUAL TABLE",
         "SCAN sqlite_sequence",
     ];
@@ -25,6 +26,8 @@ fn is_meant(detail: &str, statement: &str) -> bool {
         || starts(&derived)
         // A search inside names has no index to use.
         || (statement.contains("LIKE") && detail.starts_with("SCAN u"))
+        // A host asks, and seldom.
+        || statement == sql::USAGE_IN_ALL
         // All open turns of all rooms, once, at the start: the partial index holds nothing else.
         || (detail == "SCAN t USING INDEX turns_open")
 }

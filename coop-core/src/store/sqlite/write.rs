@@ -31,9 +31,10 @@ macro_rules! usual {
              excluded.joined_seq, read_seq = excluded.read_seq, read_number = excluded.read_number, discount = \
              excluded.discount, read_at = excluded.read_at;",
             "INSERT INTO turns (id, chat_id, bot, asked_by, asker_name, ask_id, ask_seq, message_id, status, ending, \
-             created_at) SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, \
-             value ->> 7, value ->> 8, value ->> 9, value ->> 10 FROM jsonb_each(", $turns, ") WHERE true ON CONFLICT (id) DO UPDATE \
-             SET message_id = excluded.message_id, status = excluded.status, ending = excluded.ending;",
+             created_at, attempt, hop, tokens) SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value \
+             ->> 5, value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> \
+             13 FROM jsonb_each(", $turns, ") WHERE true ON CONFLICT (id) DO UPDATE SET message_id = excluded.message_id, \
+             status = excluded.status, ending = excluded.ending, tokens = excluded.tokens;",
             "INSERT INTO events (chat_id, seq, kind, message_id, turn_id, user_id, by_id, name, position, created_at) \
              SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> \
              7, value ->> 8, value ->> 9 FROM jsonb_each(", $events, ");",
@@ -42,7 +43,7 @@ macro_rules! usual {
 }
 
 /// The rarer rows too: `$6` changed messages, `$7` checkpoints, `$8` discounts, `$9` removed members, `$10` deleted
-/// rooms. The discounts come before the members, whose rows hold them already.
+/// rooms, `$11` settings, `$12` receipts, `$13` tokens used. The discounts come before the members, whose rows hold them already.
 pub(super) const WRITE_ALL: &str = concat!(
     "UPDATE chat_participants SET discount = discount + d.more FROM (SELECT chat_id, user_id, COUNT(*) AS more FROM \
      (SELECT p.chat_id, p.user_id FROM jsonb_each($8) j CROSS JOIN chat_participants p ON p.chat_id = j.value ->> 0 AND \
@@ -52,9 +53,15 @@ pub(super) const WRITE_ALL: &str = concat!(
      chat_participants.chat_id = d.chat_id AND chat_participants.user_id = d.user_id;",
     usual!("$1", "$2", "$3", "$4", "$5"),
     "UPDATE messages SET content = j.value ->> 1, status = j.value ->> 2, error = j.value ->> 3, meta = j.value ->> 4, \
-     edited_at = j.value ->> 5, deleted_at = j.value ->> 6 FROM jsonb_each($6) j WHERE messages.id = j.value ->> 0;",
+     edited_at = j.value ->> 5, deleted_at = j.value ->> 6, edits = j.value ->> 7 FROM jsonb_each($6) j WHERE messages.id = j.value ->> 0;",
     "UPDATE messages SET content = j.value ->> 1 FROM jsonb_each($7) j WHERE messages.id = j.value ->> 0;",
     "DELETE FROM chat_participants WHERE (chat_id, user_id) IN (SELECT value ->> 0, value ->> 1 FROM jsonb_each($9));",
+    "UPDATE chats SET settings = j.value ->> 1 FROM jsonb_each($11) j WHERE chats.id = j.value ->> 0;",
+    "UPDATE turns SET receipt = j.value ->> 1 FROM jsonb_each($12) j WHERE turns.id = j.value ->> 0;",
+    "INSERT INTO usage (user_id, day, chat_id, bot, turns, input, output, total) SELECT value ->> 0, value ->> 1, value ->> \
+     2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7 FROM jsonb_each($13) WHERE true ON CONFLICT \
+     (user_id, day, chat_id, bot) DO UPDATE SET turns = usage.turns + excluded.turns, input = usage.input + excluded.input, \
+     output = usage.output + excluded.output, total = usage.total + excluded.total;",
     "DELETE FROM chats WHERE id IN (SELECT value FROM jsonb_each($10));",
     "COMMIT;"
 );
@@ -78,7 +85,7 @@ pub(super) const MAKE_USUAL_ONE: [&str; 2] = [
 pub(super) const WRITE_USUAL_AS_ONE: &str = "INSERT INTO usual VALUES ($1, $2, $3, $4, $5)";
 
 /// How many statements come before the `COMMIT` of `WRITE_USUAL` and `WRITE_ALL`.
-const BEFORE_COMMIT: [usize; 2] = [5, 10];
+const BEFORE_COMMIT: [usize; 2] = [5, 13];
 
 const BEGIN: &str = "BEGIN IMMEDIATE";
 
@@ -108,6 +115,9 @@ pub(super) async fn write(rows: Rows, connection: &mut SqliteConnection, begun: 
             rows.discounts,
             rows.removed,
             rows.deleted,
+            rows.settings,
+            rows.receipts,
+            rows.usage,
         ] {
             query = query.bind(array.finish());
         }

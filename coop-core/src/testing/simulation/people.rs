@@ -70,7 +70,7 @@ pub(super) fn wake(world: &Arc<World>, servers: &Arc<Servers>) -> Vec<JoinHandle
 /// Waits until every turn has ended, as every turn must without any restart.
 pub(super) async fn turns_end(world: &Arc<World>) -> std::result::Result<(), String> {
     for _ in 0..600 {
-        let open = world.disk.open_turns().now_or_never();
+        let open = RoomStore::open_turns(&world.disk, None).now_or_never();
         match open {
             Some(Ok(open)) if open.is_empty() => return Ok(()),
             _ => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -78,7 +78,7 @@ pub(super) async fn turns_end(world: &Arc<World>) -> std::result::Result<(), Str
     }
     Err(format!(
         "I4: turns that never end: {:?}",
-        world.disk.open_turns().now_or_never()
+        RoomStore::open_turns(&world.disk, None).now_or_never()
     ))
 }
 

@@ -3,7 +3,7 @@
 
 use crate::event::Event;
 use crate::id::{MessageId, RoomId, Seq, TurnId, UserId};
-use crate::model::{Message, MessageStatus, Position, RoomInfo};
+use crate::model::{Message, MessageStatus, Position, RoomInfo, TurnStatus};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -20,6 +20,8 @@ pub struct Shown {
     pub messages: BTreeMap<MessageId, Message>,
     /// Which turn an answer belongs to, of those whose start was seen.
     pub turns: BTreeMap<MessageId, TurnId>,
+    /// Turns that have not ended, and whether they have begun.
+    pub open: BTreeMap<TurnId, TurnStatus>,
     /// Turns whose end was seen.
     pub ended: BTreeSet<TurnId>,
     /// Nothing below this is known.
@@ -55,6 +57,7 @@ impl Shown {
             members: snapshot.members.iter().map(|member| member.user).collect(),
             since: messages.values().map(|message| message.seq).min().unwrap_or_default(),
             messages,
+            open: snapshot.turns.iter().map(|turn| (turn.id, turn.status)).collect(),
             turns: BTreeMap::new(),
             ended: BTreeSet::new(),
             moved: false,
@@ -107,7 +110,11 @@ impl Shown {
                 self.members.remove(user);
             }
             Event::RoomUpdated { info, .. } => self.info = info.clone(),
+            Event::TurnQueued { turn, .. } => {
+                self.open.insert(*turn, TurnStatus::Queued);
+            }
             Event::TurnStarted { message, turn, .. } => {
+                self.open.insert(*turn, TurnStatus::Streaming);
                 self.put(message);
                 self.turns.insert(message.id, *turn);
                 self.position.tapes.insert(message.id, message.text.len() as u64);
@@ -119,6 +126,7 @@ impl Shown {
                 end,
                 ..
             } => {
+                self.open.remove(turn);
                 if !self.ended.insert(*turn) {
                     return Err(format!("I4: turn {turn} ended twice"));
                 }

@@ -4,7 +4,9 @@ use super::world::World;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::id::{MessageId, RoomId, Seq, TurnId, UserId};
-use crate::model::{Account, Member, Message, Page, Range, RoomEntry, RoomInfo, Snapshot, TurnInfo};
+use crate::model::{
+    Account, Member, Message, Page, Range, Receipt, RoomEntry, RoomInfo, Snapshot, TurnInfo, UsageFilter, UsageSum,
+};
 use crate::store::memory::MemoryStore;
 use crate::store::{
     Batch, Changes, Committed, Look, NewAccount, NewRoom, OpenTurn, Others, RoomHead, RoomStore, UserStore,
@@ -120,8 +122,17 @@ impl RoomStore for SimStore {
         self.disk.turn_of_message(room, message).await
     }
 
-    async fn open_turns(&self) -> Result<Vec<TurnInfo>> {
-        RoomStore::open_turns(&self.disk).await
+    async fn open_turns(&self, only: Option<RoomId>) -> Result<Vec<TurnInfo>> {
+        RoomStore::open_turns(&self.disk, only).await
+    }
+
+    async fn receipt(&self, room: RoomId, message: MessageId) -> Result<Option<Receipt>> {
+        self.read().await?;
+        self.disk.receipt(room, message).await
+    }
+
+    async fn usage(&self, of: &UsageFilter) -> Result<UsageSum> {
+        self.disk.usage(of).await
     }
 
     fn others(&self) -> Option<&dyn Others> {

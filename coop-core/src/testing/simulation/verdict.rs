@@ -21,7 +21,7 @@ macro_rules! disk {
 }
 
 fn open_turns(world: &World) -> Result<Vec<crate::TurnInfo>, String> {
-    match RoomStore::open_turns(&world.disk.reopen()).now_or_never() {
+    match RoomStore::open_turns(&world.disk.reopen(), None).now_or_never() {
         Some(Ok(open)) => Ok(open),
         other => Err(format!("the disk cannot be read: {other:?}")),
     }
@@ -205,6 +205,10 @@ fn same(shown: &Shown, fresh: &Snapshot) -> Result<(), String> {
             "I9: {:?} {:?} are shown; fresh are {members:?} {:?}",
             shown.members, shown.info, fresh.info
         ));
+    }
+    let open: BTreeMap<_, _> = fresh.turns.iter().map(|turn| (turn.id, turn.status)).collect();
+    if shown.open != open {
+        return Err(format!("I9: turns {:?} are shown, fresh are {open:?}", shown.open));
     }
     let mut mine: Vec<&Message> = shown
         .messages

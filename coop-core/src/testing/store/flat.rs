@@ -2,7 +2,7 @@
 
 use crate::event::Event;
 use crate::id::{MessageId, RoomId, Seq, TurnId, UserId};
-use crate::model::{Message, RoomEntry, TurnEnd, TurnInfo};
+use crate::model::{Budgets, Message, RoomEntry, TurnEnd, TurnInfo};
 use crate::store::{Batch, Committed, Intent, NewRoom, Outcome, Post, RoomStore};
 use crate::time::Timestamp;
 use crate::{Error, Result};
@@ -49,7 +49,9 @@ pub(super) fn post(author: UserId, text: &str) -> Post {
         reply_to: None,
         meta: None,
         asks: Vec::new(),
-        asks_if_alone: None,
+        asks_default: false,
+        asks_if_alone: false,
+        bots: Arc::from([]),
     }
 }
 
@@ -87,14 +89,18 @@ impl<'a, S: RoomStore> Flat<'a, S> {
     }
 
     pub(super) async fn commit(&self, intents: Vec<Intent>) -> Committed {
+        self.commit_within(Budgets::default(), intents).await
+    }
+
+    pub(super) async fn commit_within(&self, budgets: Budgets, intents: Vec<Intent>) -> Committed {
         let wanted = intents.len();
         let now = Timestamp(self.now.fetch_add(1, Ordering::Relaxed) + 1);
         let room = self.id;
-        let committed = self
-            .store
-            .commit(Batch { room, now, intents })
-            .await
-            .expect("the commit succeeds");
+        let batch = Batch {
+            budgets,
+            ..Batch::new(room, now, intents)
+        };
+        let committed = self.store.commit(batch).await.expect("the commit succeeds");
         assert_eq!(committed.outcomes.len(), wanted, "one outcome for each intent");
         let first = committed.seq.0 - i64::try_from(committed.events.len()).expect("few") + 1;
         for (seq, event) in (first..).zip(&committed.events) {
@@ -226,7 +232,22 @@ pub(super) fn start(bot: &str) -> Intent {
 
 pub(super) fn finish(turn: TurnId, end: TurnEnd, text: Option<&str>) -> Intent {
     let text = text.map(Into::into);
-    Intent::EndTurn { turn, end, text }
+    Intent::EndTurn {
+        turn,
+        end,
+        text,
+        receipt: None,
+        asks: Vec::new(),
+    }
+}
+
+pub(super) fn keep(turn: TurnId, text: &str) -> Intent {
+    Intent::Checkpoint {
+        turn,
+        text: text.into(),
+        usage: None,
+        receipt: None,
+    }
 }
 
 pub(super) fn invite(user: UserId, by: UserId) -> Intent {

@@ -1,6 +1,6 @@
 //! What people say, change and take back.
 
-use super::flat::{ANNE, BOB, CARL, DORA, Flat, delete, edit, invite, name_of, post, with_id};
+use super::flat::{ANNE, BOB, CARL, DORA, Flat, delete, edit, invite, keep, name_of, post, with_id};
 use crate::event::Event;
 use crate::id::{MessageId, Seq};
 use crate::model::{Author, Message, MessageStatus, Meta, Range};
@@ -133,6 +133,7 @@ pub(super) async fn only_authors_edit<S: RoomStore>(store: &S) {
     let changed = Message {
         text: "before".into(),
         edited_at: Some(flat.now()),
+        edits: 1,
         ..(*said).clone()
     };
     let event = Event::MessageEdited {
@@ -219,11 +220,7 @@ pub(super) async fn every_text_comes_back_as_it_was<S: RoomStore>(store: &S) {
         let (_, answer) = flat.started("echo").await;
         let text: Arc<str> = text.into();
         let turn = turn.id;
-        flat.one(Intent::Checkpoint {
-            turn,
-            text: text.clone(),
-        })
-        .await;
+        flat.one(keep(turn, &text)).await;
         assert_eq!(flat.message(answer).await.text, *text);
         flat.end(turn, crate::TurnEnd::new(crate::TurnStatus::Done), None).await;
         assert_eq!(flat.message(answer).await.text, *text);

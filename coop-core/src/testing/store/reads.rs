@@ -28,11 +28,7 @@ fn bones(event: &Event) -> String {
 pub(super) async fn events_replay_what_was_committed<S: RoomStore>(store: &S) {
     let (info, mut committed) = store.create_room(new_room("flat", ANNE, &[BOB])).await.expect("made");
     let id = info.id;
-    let batch = |intents| Batch {
-        room: id,
-        now: Timestamp(2_000),
-        intents,
-    };
+    let batch = |intents| Batch::new(id, Timestamp(2_000), intents);
     let ask = Post {
         asks: vec!["echo".into()],
         ..post(BOB, "well?")
@@ -194,11 +190,7 @@ pub(super) async fn rooms_come_newest_first<S: RoomStore>(store: &S) {
         rooms.into_iter().map(|entry| entry.info.id).collect()
     };
     assert_eq!(order().await, [new.id, mid.id, old.id], "by creation");
-    let batch = |now, intent| Batch {
-        room: old.id,
-        now: Timestamp(now),
-        intents: vec![intent],
-    };
+    let batch = |now, intent| Batch::new(old.id, Timestamp(now), vec![intent]);
     store
         .commit(batch(2_500, Intent::Post(post(ANNE, "x"))))
         .await
@@ -257,11 +249,7 @@ pub(super) async fn a_closed_store_says_so<S: RoomStore>(store: &S) {
     store.close().await;
     store.close().await;
     let closed = crate::ErrorKind::Closed;
-    let batch = Batch {
-        room: flat.id,
-        now: Timestamp(1),
-        intents: vec![Intent::Post(post(ANNE, "x"))],
-    };
+    let batch = Batch::new(flat.id, Timestamp(1), vec![Intent::Post(post(ANNE, "x"))]);
     assert_eq!(store.commit(batch).await.expect_err("closed").kind(), closed);
     assert_eq!(store.room(flat.id).await.expect_err("closed").kind(), closed);
     assert_eq!(store.snapshot(flat.id, 1).await.expect_err("closed").kind(), closed);

@@ -1,12 +1,13 @@
 //! Asks, and the turns that answer them.
 
-use super::flat::{ANNE, BOB, Flat, delete, edit, finish, invite, name_of, new_room, post, start, with_id};
+use super::flat::{ANNE, BOB, Flat, delete, edit, finish, invite, keep, name_of, new_room, post, start, with_id};
 use crate::event::Event;
 use crate::id::{RoomId, TurnId};
 use crate::model::{Author, Finish, MessageStatus, TurnEnd, TurnStatus, Usage};
 use crate::store::plan::MAX_WAITING;
 use crate::store::{Batch, Intent, NewRoom, Outcome, Post, RoomStore};
 use crate::time::Timestamp;
+use std::sync::Arc;
 
 fn done() -> TurnEnd {
     TurnEnd::new(TurnStatus::Done)
@@ -49,7 +50,7 @@ pub(super) async fn an_ask_is_admitted_with_its_message<S: RoomStore>(store: &S)
         assert_eq!((*id, *position, *ask), (turn.id, 0, message.id));
         assert_eq!(flat.turn(turn.id).await, *turn);
     }
-    assert_eq!(store.open_turns().await.expect("readable"), turns);
+    assert_eq!(store.open_turns(None).await.expect("readable"), turns);
     flat.started("echo").await;
     let Outcome::Posted {
         turns: now, duplicate, ..
@@ -73,7 +74,8 @@ pub(super) async fn an_ai_chat_of_one_is_always_an_ask<S: RoomStore>(store: &S) 
     let flat = Flat::of(store, new).await;
     let say = |asks: &[&str]| Post {
         asks: asks.iter().map(|bot| (*bot).to_owned()).collect(),
-        asks_if_alone: Some("echo".into()),
+        asks_if_alone: true,
+        bots: Arc::from(["echo".to_owned(), "other".to_owned()]),
         ..post(ANNE, "hello")
     };
     let bots = async |said| -> Vec<String> { flat.post(said).await.1.into_iter().map(|turn| turn.bot).collect() };
@@ -115,7 +117,7 @@ pub(super) async fn a_bot_has_one_turn_at_a_time<S: RoomStore>(store: &S) {
     };
     assert_eq!((turn.id, asked_by), (second.id, name_of(BOB)));
     let open: Vec<_> = store
-        .open_turns()
+        .open_turns(None)
         .await
         .expect("readable")
         .into_iter()
@@ -171,13 +173,10 @@ pub(super) async fn only_so_many_wait<S: RoomStore>(store: &S) {
 pub(super) async fn an_answer_streams_and_ends_once<S: RoomStore>(store: &S) {
     let flat = Flat::with(store, &[BOB]).await;
     let asked = flat.ask(BOB, "echo").await;
-    let keep = |text: &str| Intent::Checkpoint {
-        turn: asked.id,
-        text: text.into(),
-    };
+    let keep = |text: &str| keep(asked.id, text);
     assert!(matches!(
         flat.nothing(keep("early")).await,
-        Outcome::Checkpointed(false)
+        Outcome::Checkpointed { kept: false, cut: None }
     ));
     let committed = flat.commit(vec![start("echo")]).await;
     let begun = committed.events[0].message().expect("its message appears").clone();
@@ -197,10 +196,13 @@ pub(super) async fn an_answer_streams_and_ends_once<S: RoomStore>(store: &S) {
     );
     flat.refused(edit(begun.id, BOB, "x"), "forbidden").await;
     flat.refused(delete(begun.id, ANNE), "conflict").await;
-    assert!(matches!(flat.nothing(keep("so")).await, Outcome::Checkpointed(true)));
+    assert!(matches!(
+        flat.nothing(keep("so")).await,
+        Outcome::Checkpointed { kept: true, cut: None }
+    ));
     assert!(matches!(
         flat.nothing(keep("so far")).await,
-        Outcome::Checkpointed(true)
+        Outcome::Checkpointed { kept: true, cut: None }
     ));
     assert_eq!(flat.message(begun.id).await.text, "so far");
     let end = TurnEnd {
@@ -242,7 +244,10 @@ pub(super) async fn an_answer_streams_and_ends_once<S: RoomStore>(store: &S) {
         panic!("an end ends");
     };
     assert_eq!((again, now), (turn, false));
-    assert!(matches!(flat.nothing(keep("late")).await, Outcome::Checkpointed(false)));
+    assert!(matches!(
+        flat.nothing(keep("late")).await,
+        Outcome::Checkpointed { kept: false, cut: None }
+    ));
     assert_eq!(flat.message(begun.id).await, said);
 }
 
@@ -269,7 +274,7 @@ pub(super) async fn a_waiting_turn_ends_without_a_message<S: RoomStore>(store: &
         (TurnStatus::Stopped, None, Some(end))
     );
     assert_eq!(flat.start("echo").await, None);
-    assert_eq!(store.open_turns().await.expect("readable"), Vec::new());
+    assert_eq!(store.open_turns(None).await.expect("readable"), Vec::new());
 }
 
 pub(super) async fn failures_keep_text_and_words<S: RoomStore>(store: &S) {
@@ -283,8 +288,7 @@ pub(super) async fn failures_keep_text_and_words<S: RoomStore>(store: &S) {
     ] {
         let turn = flat.ask(ANNE, "echo").await.id;
         let (_, answer) = flat.started("echo").await;
-        let text = "half".into();
-        flat.one(Intent::Checkpoint { turn, text }).await;
+        flat.one(keep(turn, "half")).await;
         flat.end(turn, end, None).await;
         let said = flat.message(answer).await;
         assert_eq!(
@@ -322,7 +326,7 @@ pub(super) async fn deleting_an_ask_stops_what_waits_for_it<S: RoomStore>(store:
         };
         assert_eq!((*id, *message, &**end), (turn.id, None, &TurnEnd::stopped(ANNE)));
     }
-    let open = store.open_turns().await.expect("readable");
+    let open = store.open_turns(None).await.expect("readable");
     assert_eq!(open.iter().map(|turn| turn.id).collect::<Vec<_>>(), [running.id]);
 }
 
@@ -359,11 +363,11 @@ pub(super) async fn a_turn_belongs_to_its_room<S: RoomStore>(store: &S) {
     assert_eq!(other.start("echo").await, None);
     assert_eq!(store.turn(other.id, turn).await.expect("readable"), None);
     assert!(flat.turn(turn).await.end.is_none());
-    let batch = Batch {
-        room: RoomId(999_999),
-        now: Timestamp(1),
-        intents: vec![start("echo"), finish(turn, done(), None)],
-    };
+    let batch = Batch::new(
+        RoomId(999_999),
+        Timestamp(1),
+        vec![start("echo"), finish(turn, done(), None)],
+    );
     let committed = store.commit(batch).await.expect("no failure");
     assert!(committed.outcomes.iter().all(Result::is_err));
 }

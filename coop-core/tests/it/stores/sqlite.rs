@@ -54,13 +54,11 @@ async fn post(store: &SqliteStore, room: RoomId, client_id: &str, text: &str) ->
         reply_to: None,
         meta: None,
         asks: Vec::new(),
-        asks_if_alone: None,
+        asks_default: false,
+        asks_if_alone: false,
+        bots: std::sync::Arc::from([]),
     };
-    let batch = Batch {
-        room,
-        now: Timestamp(2),
-        intents: vec![Intent::Post(post)],
-    };
+    let batch = Batch::new(room, Timestamp(2), vec![Intent::Post(post)]);
     match store.commit(batch).await?.outcomes.remove(0)? {
         Outcome::Posted { message, duplicate, .. } => Ok((message.id, duplicate)),
         other => panic!("a post is posted, not {other:?}"),
