@@ -30,6 +30,13 @@ enum Action {
     DeleteOthers,
     Stop,
     StopAnswer,
+    Retry,
+    RetryAnswer,
+    OpenTurns,
+    Receipt,
+    Usage,
+    Settings,
+    Configure,
     MarkRead,
     MarkAllRead,
     Typing,
@@ -62,6 +69,13 @@ const TABLE: &[(Action, Option<ErrorKind>, Option<ErrorKind>)] = &[
     (Action::DeleteOthers, ALLOWED, FORBIDDEN),
     (Action::Stop, ALLOWED, ALLOWED),
     (Action::StopAnswer, ALLOWED, ALLOWED),
+    (Action::Retry, ALLOWED, ALLOWED),
+    (Action::RetryAnswer, ALLOWED, ALLOWED),
+    (Action::OpenTurns, ALLOWED, ALLOWED),
+    (Action::Receipt, ALLOWED, ALLOWED),
+    (Action::Usage, ALLOWED, ALLOWED),
+    (Action::Settings, ALLOWED, ALLOWED),
+    (Action::Configure, ALLOWED, FORBIDDEN),
     (Action::MarkRead, ALLOWED, ALLOWED),
     (Action::MarkAllRead, ALLOWED, ALLOWED),
     (Action::Typing, ALLOWED, ALLOWED),
@@ -141,6 +155,21 @@ impl House {
                 }
                 assert_eq!(turn.ended().await.unwrap().by, Some(room.user_id()));
             }
+            Action::Retry | Action::RetryAnswer | Action::Receipt => {
+                let turn = self.scene.room.send("/ann talk").await.unwrap().turn.unwrap();
+                self.scene.ann.next().await.finish();
+                turn.ended().await.unwrap();
+                let answer = self.scene.room.history(Range::Newest, 1).await.unwrap().messages[0].id;
+                match action {
+                    Action::Retry => drop(room.retry(turn.id()).await?),
+                    Action::RetryAnswer => drop(room.retry_answer(answer).await?),
+                    _ => drop(room.receipt(answer).await?),
+                }
+            }
+            Action::OpenTurns => drop(room.open_turns().await?),
+            Action::Usage => drop(room.usage(coop_core::UsageFilter::default()).await?),
+            Action::Settings => drop(room.settings().await?),
+            Action::Configure => room.configure(coop_core::RoomSettings::default()).await?,
             Action::MarkRead => room.mark_read(Seq(1)).await?,
             Action::MarkAllRead => room.mark_all_read().await?,
             Action::Typing => room.typing().await?,
@@ -183,7 +212,11 @@ async fn everyone_may_do_what_is_theirs_and_nothing_else() {
                 expected,
                 "{action:?} as {who}: {done:?}"
             );
-            if done.is_err() && !matches!(action, Action::Stop | Action::StopAnswer) {
+            let speaks_first = matches!(
+                action,
+                Action::Stop | Action::StopAnswer | Action::Retry | Action::RetryAnswer | Action::Receipt
+            );
+            if done.is_err() && !speaks_first {
                 assert_eq!(
                     log(&house.scene.room).await,
                     before,

@@ -186,6 +186,7 @@ pub(super) async fn live(world: Arc<World>, servers: Arc<Servers>, user: UserId)
 }
 
 /// What the client at the other end knows of a room.
+#[allow(clippy::large_enum_variant, reason = "one for each room of a few readers")]
 enum Client {
     /// Full level: everything it shows.
     Full(Option<Shown>),
