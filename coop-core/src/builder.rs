@@ -305,6 +305,12 @@ impl Engine {
         self.shared.rooms.usage(of).await
     }
 
+    /// Now, by its clock.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.shared.now()
+    }
+
     /// How many tokens may be used in a day.
     #[must_use]
     pub fn budgets(&self) -> Budgets {

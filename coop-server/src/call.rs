@@ -53,6 +53,11 @@ impl Call {
         self.id(1).map(UserId)
     }
 
+    /// The number of the path after the room's.
+    pub(crate) fn second(&self) -> Result<i64, Failure> {
+        self.id(1)
+    }
+
     fn id(&self, index: usize) -> Result<i64, Failure> {
         let missing = || Error::internal("a route without the id that its endpoint wants");
         Ok(*self.ids.get(index).ok_or_else(missing)?)

@@ -11,6 +11,7 @@ mod settings;
 pub(crate) use file::default_file;
 pub(crate) use settings::{Flags, SETTINGS, Setting};
 
+use coop_core::Budgets;
 use coop_server::{Limits, Secret};
 use gemini::Gemini;
 use settings::{Environment, Layers};
@@ -46,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) gemini: Gemini,
     /// How long a turn may take.
     pub(crate) turn_timeout: Duration,
+    /// How many tokens may be used.
+    pub(crate) budgets: Budgets,
     /// How much anybody may ask.
     pub(crate) limits: Limits,
     /// Whether that is without limits.
@@ -166,6 +169,10 @@ impl Config {
             bots: bots.unwrap_or_else(|| usual_bots(&gemini)),
             gemini,
             turn_timeout: layers.one("turn_timeout", duration)?,
+            budgets: Budgets {
+                user_tokens_per_day: layers.optional("user_tokens_per_day", tokens)?,
+                room_tokens_per_day: layers.optional("room_tokens_per_day", tokens)?,
+            },
             limits,
             limits_off,
             log: layers.one("log", text)?,
@@ -340,6 +347,12 @@ fn bot(text: &str, gemini: &Gemini) -> Result<BotChoice, String> {
         name: name.to_owned(),
         kind,
     })
+}
+
+/// `500000`, or `500_000` as in TOML.
+fn tokens(text: &str) -> Result<u64, String> {
+    let number = text.replace('_', "").parse();
+    number.map_err(|_| format!("a number of tokens is digits, not {text}"))
 }
 
 /// `90`, `90s`, `1500ms`, `10m`, `24h` or `7d`.

@@ -131,16 +131,20 @@ fn content(message: &Message) -> Cow<'_, str> {
     shown(&message.text, message.status, message.error.as_deref())
 }
 
-/// What is shown of an answer that has ended so: its text, and words after it if it failed or in its place if it is
-/// empty, lest an empty bubble stays.
+/// What is shown of an answer that has ended so: its text, and words after it if it failed or was cut off, or in its place
+/// if it is empty, lest an empty bubble stays.
 pub(crate) fn shown<'a>(text: &'a str, status: MessageStatus, error: Option<&'a str>) -> Cow<'a, str> {
     let empty = text.trim().is_empty();
     match status {
         MessageStatus::Failed if !empty => format!("{text}\n\n{}", error.unwrap_or("The bot failed.")).into(),
+        // Cut off by a budget, not by a person.
+        MessageStatus::Stopped if !empty && error.is_some() => {
+            format!("{text}\n\n{}", error.unwrap_or_default()).into()
+        }
         _ if !empty => text.into(),
         MessageStatus::Streaming => text.into(),
         MessageStatus::Done => "The bot had nothing to say.".into(),
-        MessageStatus::Stopped => "The answer was stopped.".into(),
+        MessageStatus::Stopped => error.unwrap_or("The answer was stopped.").into(),
         MessageStatus::Failed => error.unwrap_or("The bot failed.").into(),
         MessageStatus::Interrupted => "The answer was interrupted.".into(),
     }

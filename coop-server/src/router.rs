@@ -3,7 +3,7 @@
 use crate::call::Call;
 use crate::limits::{Limits, Toll};
 use crate::reply::Answer;
-use crate::routes::{accounts, health, members, messages, rooms, users};
+use crate::routes::{accounts, governing, health, members, messages, rooms, turns, users};
 use coop_core::User;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -80,6 +80,16 @@ pub(crate) static SURFACE: &[Route] = &[
     signed!(POST   "/api/chats/{id}/invite"            members::invite, Invitation),
     signed!(POST   "/api/chats/{id}/leave"             members::leave),
     signed!(DELETE "/api/chats/{id}/participants/{member}" members::remove),
+    signed!(GET    "/api/rooms/{id}/settings"          governing::settings),
+    signed!(PATCH  "/api/rooms/{id}/settings"          governing::configure),
+    signed!(GET    "/api/rooms/{id}/turns"             turns::list),
+    signed!(POST   "/api/rooms/{id}/turns/{turn}/stop"        turns::stop),
+    signed!(POST   "/api/rooms/{id}/turns/{turn}/retry"       turns::retry),
+    signed!(POST   "/api/rooms/{id}/messages/{answer}/stop"   turns::stop_answer),
+    signed!(POST   "/api/rooms/{id}/messages/{answer}/retry"  turns::retry_answer),
+    signed!(GET    "/api/rooms/{id}/messages/{answer}/receipt" turns::receipt),
+    signed!(GET    "/api/rooms/{id}/usage"             governing::room_usage),
+    signed!(GET    "/api/usage"                        governing::own_usage),
     Route { method: Method::GET, path: "/ws", endpoint: Endpoint::Socket, toll: None },
 ];
 

@@ -2,8 +2,10 @@
 //! engine and the outcome into the seed's JSON and words; rules about who may do what are the engine's.
 
 pub(crate) mod accounts;
+pub(crate) mod governing;
 pub(crate) mod health;
 pub(crate) mod members;
 pub(crate) mod messages;
 pub(crate) mod rooms;
+pub(crate) mod turns;
 pub(crate) mod users;

@@ -79,6 +79,7 @@ async fn open(database: &Database) -> Result<EngineBuilder, Fault> {
 async fn engine(config: &Config, builder: EngineBuilder) -> Result<Engine, Fault> {
     let built = with_bots(config, builder)?
         .turn_timeout(config.turn_timeout)
+        .budgets(config.budgets)
         .build()
         .await;
     built.map_err(|error| match error.kind() {

@@ -67,6 +67,15 @@ fn a_flag_beats_a_variable_beats_the_file_beats_the_default() {
         (vec!["scribe".to_owned()], true)
     );
     assert_eq!(nothing.turn_timeout, Duration::from_secs(600));
+    assert!(!nothing.budgets.limit_anything());
+    let budgets = with_file(
+        "room_tokens_per_day = 500_000",
+        &[("user_tokens_per_day", "20000")],
+        &[],
+    );
+    let budgets = budgets.unwrap().budgets;
+    let expected = (Some(20_000), Some(500_000));
+    assert_eq!((budgets.user_tokens_per_day, budgets.room_tokens_per_day), expected);
 }
 
 #[test]
@@ -128,6 +137,14 @@ fn who_said_what_is_wrong_is_told() {
         (
             with_file("limits = \"off\"", &[], &[]),
             "coop.toml:1: in this file `limits` is a table",
+        ),
+        (
+            said(&[], &[("COOP_USER_TOKENS_PER_DAY", "lots")]),
+            "COOP_USER_TOKENS_PER_DAY: a number of tokens is digits, not lots",
+        ),
+        (
+            with_file("room_tokens_per_day = -1", &[], &[]),
+            "coop.toml:1: room_tokens_per_day: a number of tokens is digits, not -1",
         ),
         (
             said(&[("limits", "off"), ("listen", "0.0.0.0:80")], &[]),

@@ -5,13 +5,15 @@
 use super::Limits;
 use super::bucket::Buckets;
 use super::seats::one_less;
-use coop_core::{Error, ErrorKind, UserId};
+use coop_core::{Error, ErrorKind, TurnHandle, UserId};
 use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// What a request costs before it is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,6 +143,27 @@ impl Tolls {
 }
 
 impl Asking {
+    /// Keeps the place of an ask until all its answers have ended, or gives back what it cost if it asked nobody.
+    pub(crate) fn until_answered(self, turns: &[TurnHandle], tasks: &TaskTracker, closing: &CancellationToken) {
+        let owed: Vec<_> = turns.iter().filter(|turn| turn.refused().is_none()).cloned().collect();
+        if owed.is_empty() {
+            self.forget();
+            return;
+        }
+        let closing = closing.clone();
+        tasks.spawn(async move {
+            let _held = self;
+            for turn in owed {
+                tokio::select! {
+                    biased;
+                    () = closing.cancelled() => return,
+                    // However it ended, and also if nobody can say.
+                    _ = turn.ended() => {}
+                }
+            }
+        });
+    }
+
     /// Puts back what was paid: it asked nobody.
     pub(crate) fn forget(self) {
         (0..self.paid).for_each(|_| self.tolls.asks.put_back(&self.user));

@@ -10,7 +10,7 @@ use crate::dialect::seed::{NOT_AUTHORIZED, Seed, answer};
 use crate::limits::Asking;
 use coop_core::command::asks;
 use coop_core::live::{Cursor, Level};
-use coop_core::{Attachment, Draft, Error, ErrorKind, Handed, HintKind, Room, RoomId, Start, TurnHandle};
+use coop_core::{Attachment, Draft, Error, ErrorKind, Handed, HintKind, Room, RoomId, Start};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
@@ -252,7 +252,10 @@ impl Saying<'_> {
     async fn end(self, handed: Handed) -> Result<(), Ending> {
         match handed.sent().await {
             Ok(sent) => {
-                Self::owe(self.connection, self.asking, &sent.turns);
+                if let Some(asking) = self.asking {
+                    let house = &self.connection.house;
+                    asking.until_answered(&sent.turns, &house.sockets, &house.closing);
+                }
                 for error in sent.turns.iter().filter_map(|turn| turn.refused()) {
                     self.connection.tell(&error.words, None)?;
                 }
@@ -273,28 +276,6 @@ impl Saying<'_> {
             ErrorKind::NotFound => self.connection.refuse(NOT_AUTHORIZED, None),
             _ => self.connection.refuse(error.words(), error.retry_after()),
         }
-    }
-
-    /// Keeps the place of an ask until all its answers have ended, or gives back what it cost if it asked nobody.
-    fn owe(connection: &Connection, asking: Option<Asking>, turns: &[TurnHandle]) {
-        let Some(asking) = asking else { return };
-        let owed: Vec<_> = turns.iter().filter(|turn| turn.refused().is_none()).cloned().collect();
-        if owed.is_empty() {
-            asking.forget();
-            return;
-        }
-        let closing = connection.house.closing.clone();
-        connection.house.sockets.spawn(async move {
-            let _held = asking;
-            for turn in owed {
-                tokio::select! {
-                    biased;
-                    () = closing.cancelled() => return,
-                    // However it ended, and also if nobody can say.
-                    _ = turn.ended() => {}
-                }
-            }
-        });
     }
 }
 

@@ -9,6 +9,7 @@ mod core_path;
 mod faults;
 mod framing;
 mod golden;
+mod governing;
 mod handshake;
 mod http;
 mod limits;

@@ -2,7 +2,8 @@
 
 use crate::client::{Http, Person, Reply, Ws};
 use crate::http::check_failure;
-use crate::server::Server;
+use crate::server::{Say, Server};
+use coop_core::Range;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -17,12 +18,17 @@ struct World {
     /// Somebody who is not in the room.
     outside: Person,
     room: i64,
+    /// An answer in it, and its turn.
+    turn: i64,
+    answer: i64,
 }
 
 impl World {
     fn path(&self, path: &str) -> String {
         let path = path.replace("{room}", &self.room.to_string());
         let path = path.replace("{other}", &self.other.id.to_string());
+        let path = path.replace("{turn}", &self.turn.to_string());
+        let path = path.replace("{answer}", &self.answer.to_string());
         path.replace("{outside}", &self.outside.id.to_string())
     }
 
@@ -56,13 +62,29 @@ async fn world(server: &Server, people: &([Person; 5], Person, Person)) -> World
     let room = http.group(owner, "lab", &[removed, member, &other]).await;
     let path = format!("/api/chats/{room}/participants/{}", removed.id);
     assert_eq!(http.delete(owner, &path).await.status, 200);
+    let (turn, answer) = answer(server, owner, room).await;
     World {
         http,
         people,
         other,
         outside,
         room,
+        turn,
+        answer,
     }
+}
+
+/// Has the bot asked, and waits for its answer.
+async fn answer(server: &Server, owner: &Person, room: i64) -> (i64, i64) {
+    let owner = server.engine.user(owner.id.into()).await.unwrap();
+    let room = owner.room(room.into()).await.unwrap();
+    server.bot.send(Say::Done).unwrap();
+    let turn = room.send("/bot well?").await.unwrap().turn.unwrap();
+    turn.ended().await.unwrap();
+    let answer = room.history(Range::Newest, 1).await.unwrap().messages[0].id;
+    // For the roles that ask again.
+    server.bot.send(Say::Done).unwrap();
+    (turn.id().0, answer.0)
 }
 
 /// Every route that needs a token, with what each role gets: nobody, stranger, removed, member, owner. The seed tells
@@ -99,6 +121,46 @@ fn surface() -> Vec<(&'static str, &'static str, Option<Value>, [u16; 5])> {
             None,
             [401, 403, 403, 403, 404],
         ),
+        ("GET", "/api/rooms/{room}/settings", None, [401, 404, 404, 200, 200]),
+        (
+            "PATCH",
+            "/api/rooms/{room}/settings",
+            Some(json!({ "policy": "interrupt" })),
+            [401, 404, 404, 403, 200],
+        ),
+        ("GET", "/api/rooms/{room}/turns", None, [401, 404, 404, 200, 200]),
+        (
+            "POST",
+            "/api/rooms/{room}/turns/{turn}/stop",
+            None,
+            [401, 404, 404, 200, 200],
+        ),
+        (
+            "POST",
+            "/api/rooms/{room}/turns/{turn}/retry",
+            None,
+            [401, 404, 404, 200, 200],
+        ),
+        (
+            "POST",
+            "/api/rooms/{room}/messages/{answer}/stop",
+            None,
+            [401, 404, 404, 200, 200],
+        ),
+        (
+            "POST",
+            "/api/rooms/{room}/messages/{answer}/retry",
+            None,
+            [401, 404, 404, 200, 200],
+        ),
+        (
+            "GET",
+            "/api/rooms/{room}/messages/{answer}/receipt",
+            None,
+            [401, 404, 404, 200, 200],
+        ),
+        ("GET", "/api/rooms/{room}/usage", None, [401, 404, 404, 200, 200]),
+        ("GET", "/api/usage", None, [401, 200, 200, 200, 200]),
     ]
 }
 
@@ -205,7 +267,7 @@ async fn on_a_socket_too() {
         }
     }
     let said = world.http.contents(&world.people[4], world.room).await;
-    assert_eq!(said, ["member", "owner"]);
+    assert_eq!(said[2..], ["member", "owner"], "after the question and its answer");
 }
 
 #[tokio::test]
