@@ -143,6 +143,7 @@ impl GeminiBot {
         if profile.handle == "gemini" {
             profile.name = "Gemini".to_owned();
         }
+        profile.metered = true;
         profile.about = "I am Gemini, a language model. Ask me anything; I can be wrong.".to_owned();
         let mut key = HeaderValue::from_str(settings.key.trim())
             .ok()
