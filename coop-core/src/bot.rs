@@ -16,6 +16,29 @@ use std::time::Duration;
 
 /// Something that answers in rooms.
 ///
+/// ```
+/// use coop_core::{Bot, BotError, BotProfile, Finish, ReplyWriter, Turn, async_trait};
+///
+/// struct Shouter;
+///
+/// #[async_trait]
+/// impl Bot for Shouter {
+///     fn profile(&self) -> BotProfile {
+///         BotProfile::new("shouter")
+///     }
+///
+///     async fn reply(&self, turn: Turn, out: ReplyWriter) -> Result<Finish, BotError> {
+///         out.push(turn.prompt.to_uppercase()).await?;
+///         Ok(Finish::stop())
+///     }
+/// }
+/// # #[cfg(feature = "testing")]
+/// # tokio::runtime::Runtime::new().unwrap().block_on(coop_core::testing::bot_contract(Shouter));
+/// ```
+///
+/// It is added by [`EngineBuilder::bot`](crate::EngineBuilder::bot) and asked by `/shouter` and `@shouter`.
+/// `testing::bot_contract` tries it.
+///
 /// Without the macro the method reads `async fn reply(&self, turn: Turn, out: ReplyWriter) -> Result<Finish, BotError>`.
 #[async_trait]
 pub trait Bot: Send + Sync + 'static {
