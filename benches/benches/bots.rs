@@ -180,7 +180,9 @@ async fn answer(stream: TcpStream, log: &Arc<Sent>, pieces: usize, pace: Duratio
     stream.set_nodelay(true)?;
     let (mut from, mut to) = stream.into_split();
     let mut request = vec![0; 64 * 1024];
-    from.read(&mut request).await?;
+    if from.read(&mut request).await? == 0 {
+        return Ok(());
+    }
     let going = Arc::clone(log);
     let listener = tokio::spawn(async move {
         while from.read(&mut request).await.is_ok_and(|read| read > 0) {}
