@@ -485,7 +485,7 @@ mod tests {
             MockBot::default().fails(Failure::Truncate, 5),
             quick(),
         ] {
-            bot_contract(Arc::new(bot)).await;
+            bot_contract(bot).await;
         }
     }
 

@@ -499,7 +499,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_keeps_the_contract() {
-        bot_contract(Arc::new(ScribeBot::default())).await;
+        bot_contract(ScribeBot::default()).await;
     }
 
     #[test]

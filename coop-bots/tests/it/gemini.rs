@@ -7,7 +7,7 @@ use coop_core::testing::bot::bot_contract;
 use coop_core::{Bot, Engine, Event, FinishReason, Room, Subscription, TurnEnd, TurnStatus};
 use futures::StreamExt;
 use std::io::Write;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
@@ -455,7 +455,7 @@ async fn it_keeps_the_contract() {
             .end("STOP"),
     ])
     .await;
-    bot_contract(Arc::new(GeminiBot::new("gemini", settings(&fake)).unwrap())).await;
+    bot_contract(GeminiBot::new("gemini", settings(&fake)).unwrap()).await;
 }
 
 #[test]

@@ -179,7 +179,8 @@ pub fn turn(bot: impl Into<String>, prompt: impl Into<String>) -> Turn {
 ///
 /// # Panics
 /// With the rule that the bot breaks.
-pub async fn bot_contract(bot: Arc<dyn Bot>) {
+pub async fn bot_contract(bot: impl Bot) {
+    let bot: Arc<dyn Bot> = Arc::new(bot);
     let subject = Subject {
         profile: bot.profile(),
         bot,
@@ -359,8 +360,8 @@ mod tests {
     use crate::bot::bot_fn;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    fn good() -> Arc<dyn Bot> {
-        Arc::new(bot_fn("echo", |turn, out| async move {
+    fn good() -> impl Bot {
+        bot_fn("echo", |turn, out| async move {
             for (count, word) in (1..).zip(turn.prompt.split(' ').take(50)) {
                 out.push(word).await?;
                 out.push(" .").await?;
@@ -371,12 +372,12 @@ mod tests {
                 sleep(Duration::from_millis(200)).await;
             }
             Ok(Finish::stop())
-        }))
+        })
     }
 
     /// What the suite says about a bot that breaks a rule.
     async fn complaint(bot: impl Bot) -> String {
-        let suite = tokio::spawn(bot_contract(Arc::new(bot)));
+        let suite = tokio::spawn(bot_contract(bot));
         let panic = suite.await.unwrap_err().into_panic();
         match panic.downcast::<String>() {
             Ok(words) => *words,
@@ -391,9 +392,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_bot_that_always_fails_with_words_passes() {
-        bot_contract(Arc::new(bot_fn("away", |_, _| async {
+        bot_contract(bot_fn("away", |_, _| async {
             Err(BotError::new(BotErrorKind::Unavailable, "The provider is away."))
-        })))
+        }))
         .await;
     }
 
@@ -497,7 +498,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_bot_is_called_as_a_function() {
         let bot = good();
-        let (end, text) = run(&*bot, turn("echo", "a b")).await;
+        let (end, text) = run(&bot, turn("echo", "a b")).await;
         assert_eq!((end.unwrap(), text.as_str()), (Finish::stop(), "a .b ."));
 
         let (out, written) = Collected::writer(Some(4));
