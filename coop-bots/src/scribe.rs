@@ -380,7 +380,6 @@ mod tests {
     use super::*;
     use coop_core::ContextTurn;
     use coop_core::testing::bot::{bot_contract, run};
-    use std::sync::Arc;
 
     fn turn(said: &[&str], prompt: &str) -> Turn {
         let mut turn = Turn::of_prompt("scribe", prompt);
