@@ -637,6 +637,26 @@ async fn a_new_day_is_a_new_budget_and_a_room_has_one_too() {
     engine.close(ms(0)).await;
 }
 
+/// The owner's checkpoints, which charge, leave what another server asks for as it is.
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_is_charged_can_be_stopped_from_another_server() {
+    let world = MemoryStore::new();
+    let (one, alice, running) = spending(world.join(), false, Budgets::default()).await;
+    let (two, alices, _) = spending(world.join(), false, Budgets::default()).await;
+    let room = alice.create_room("lab").await.unwrap();
+    let turn = room.send("/bot talk for ever").await.unwrap().turn.unwrap();
+    sleep(ms(700)).await;
+    alices.room(room.id()).await.unwrap().stop(turn.id()).await.unwrap();
+    let end = timeout(Duration::from_secs(2), turn.ended())
+        .await
+        .expect("it stops")
+        .unwrap();
+    assert_eq!((end.status, end.by), (TurnStatus::Stopped, Some(alice.id())));
+    assert_eq!(running.load(Ordering::Relaxed), 0);
+    one.close(ms(0)).await;
+    two.close(ms(0)).await;
+}
+
 /// Fifty asks of one person at once, in fifty rooms, half at each of two servers. What is used beyond the budget is what was
 /// in flight: what each of them may write between two looks.
 async fn fifty_asks_at_two_servers(stores: [impl Store; 2], between_looks: u64) {
