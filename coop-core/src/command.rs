@@ -199,7 +199,7 @@ mod tests {
     const BOTS: &[&str] = &["gemini", "scribe", "mock", "mock2", "dr."];
 
     /// The bots that are asked where the first is the default.
-    fn asked(text: &str, bots: &[&str], alone: bool) -> Vec<String> {
+    fn who_is_asked_by(text: &str, bots: &[&str], alone: bool) -> Vec<String> {
         resolve(&asks(text, bots), alone, bots.first().copied())
     }
 
@@ -268,16 +268,16 @@ mod tests {
             ("hello", &[]),
         ];
         for (text, asked) in cases {
-            assert_eq!(super::tests::asked(text, BOTS, false), *asked, "{text:?}");
+            assert_eq!(who_is_asked_by(text, BOTS, false), *asked, "{text:?}");
         }
     }
 
     #[test]
     fn in_an_ai_chat_what_names_nobody_asks_the_default() {
-        assert_eq!(asked("hello", BOTS, true), ["gemini"]);
-        assert_eq!(asked("/help", BOTS, true), ["gemini"]);
-        assert_eq!(asked("@mock hello", BOTS, true), ["mock"]);
-        assert_eq!(asked("/bot hello", BOTS, true), ["gemini"]);
+        assert_eq!(who_is_asked_by("hello", BOTS, true), ["gemini"]);
+        assert_eq!(who_is_asked_by("/help", BOTS, true), ["gemini"]);
+        assert_eq!(who_is_asked_by("@mock hello", BOTS, true), ["mock"]);
+        assert_eq!(who_is_asked_by("/bot hello", BOTS, true), ["gemini"]);
     }
 
     #[test]
@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn without_bots_nothing_is_an_ask() {
         for text in ["/bot hi", "/bot ", "@gemini", "/gemini hi", "hi"] {
-            assert!(asked(text, &[], true).is_empty(), "{text:?}");
+            assert!(who_is_asked_by(text, &[], true).is_empty(), "{text:?}");
         }
     }
 
@@ -368,7 +368,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_read_without_harm(text in texts(), ai_chat: bool) {
-            let asked = asked(&text, BOTS, ai_chat);
+            let asked = who_is_asked_by(&text, BOTS, ai_chat);
             for (index, bot) in asked.iter().enumerate() {
                 prop_assert!(BOTS.contains(&bot.as_str()));
                 prop_assert!(!asked[..index].contains(bot));
@@ -382,7 +382,7 @@ mod tests {
                     prop_assert_eq!(left, text.trim());
                 }
             }
-            prop_assert!(super::tests::asked(&text, &[], ai_chat).is_empty());
+            prop_assert!(who_is_asked_by(&text, &[], ai_chat).is_empty());
         }
     }
 }

@@ -283,8 +283,8 @@ fn clean(name: &str, chars: usize) -> String {
     name.trim().to_owned()
 }
 
-/// The operator's words, those of the room's owner, then the engine's about the room. Names of rooms and people are here because a bot must know
-/// them, in quotation marks that they cannot close.
+/// The operator's words, those of the room's owner, then the engine's about the room. Names of rooms and people are here
+/// because a bot must know them, in quotation marks that they cannot close.
 fn system_text(input: &ContextInput<'_>) -> String {
     let mut text = String::new();
     for told in [input.policy.system.trim(), input.room_system.trim()] {

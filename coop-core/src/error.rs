@@ -216,6 +216,10 @@ impl Error {
         Self::new(ErrorKind::Closed, "the engine is closed")
     }
 
+    pub(crate) fn no_such_turn() -> Self {
+        Self::not_found("no such turn")
+    }
+
     /// An unknown room and a room of others look alike: neither exists for who asks.
     #[must_use]
     pub fn no_such_room() -> Self {

@@ -455,7 +455,7 @@ impl Room {
     pub async fn stop_answer(&self, message: MessageId) -> Result<()> {
         self.shared.check_member(self.id, self.user).await?;
         let turn = self.turn_of(message).await?;
-        turn::stop_by(&self.shared, self.id, turn, self.user).await
+        turn::stop_by(&self.shared, self.id, turn.id, self.user).await
     }
 
     /// Asks the same again: a new turn of the same bot for the same ask, charged to who retries. It reads what the first one
@@ -477,17 +477,8 @@ impl Room {
     /// asked or not asked.
     pub async fn retry(&self, turn: TurnId) -> Result<TurnHandle> {
         self.check_member().await?;
-        let info = self.shared.rooms.turn(self.id, turn).await?.ok_or_else(no_such_turn)?;
-        let intent = Intent::Retry {
-            turn,
-            ask: info.ask,
-            by: self.user,
-            name: self.name.clone(),
-        };
-        match self.submit(intent, vec![info.bot]).await? {
-            Outcome::Asked(turn) => Ok(TurnHandle::new(Arc::clone(&self.shared), self.id, self.user, turn)),
-            _ => Err(Error::internal("a retry had another outcome")),
-        }
+        let turn = self.shared.rooms.turn(self.id, turn).await?;
+        self.ask_again(turn.ok_or_else(Error::no_such_turn)?).await
     }
 
     /// The same for the turn whose answer is this message.
@@ -496,12 +487,25 @@ impl Room {
     /// As [`retry`](Self::retry).
     pub async fn retry_answer(&self, message: MessageId) -> Result<TurnHandle> {
         self.check_member().await?;
-        self.retry(self.turn_of(message).await?).await
+        self.ask_again(self.turn_of(message).await?).await
     }
 
-    async fn turn_of(&self, message: MessageId) -> Result<TurnId> {
+    async fn turn_of(&self, message: MessageId) -> Result<TurnInfo> {
         let turn = self.shared.rooms.turn_of_message(self.id, message).await?;
-        Ok(turn.ok_or_else(no_such_turn)?.id)
+        turn.ok_or_else(Error::no_such_turn)
+    }
+
+    async fn ask_again(&self, turn: TurnInfo) -> Result<TurnHandle> {
+        let intent = Intent::Retry {
+            turn: turn.id,
+            ask: turn.ask,
+            by: self.user,
+            name: self.name.clone(),
+        };
+        match self.submit(intent, vec![turn.bot]).await? {
+            Outcome::Asked(turn) => Ok(TurnHandle::new(Arc::clone(&self.shared), self.id, self.user, turn)),
+            _ => Err(Error::internal("a retry had another outcome")),
+        }
     }
 
     /// The turns that have not ended, the oldest first: those that stream, and the queue.
@@ -783,8 +787,4 @@ impl Room {
         self.shared.check_open()?;
         self.shared.check_member(self.id, self.user).await
     }
-}
-
-fn no_such_turn() -> Error {
-    Error::not_found("no such turn")
 }

@@ -21,7 +21,7 @@ use crate::time::Timestamp;
 use crate::writer::submit;
 use futures::FutureExt;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
@@ -49,7 +49,7 @@ pub(crate) async fn run(shared: Arc<Shared>, live: Arc<LiveRoom>, running: Arc<R
         running: &running,
         tape: &tape,
         turn: *turn,
-        read: OnceLock::new(),
+        unkept: Mutex::default(),
     };
     // A panic here is one in the store or the context, and must cost this turn only, as one in the bot does.
     let end = AssertUnwindSafe(answer.stream(bot)).catch_unwind().await;
@@ -70,8 +70,8 @@ struct Answer<'a> {
     running: &'a Running,
     tape: &'a Arc<Tape>,
     turn: TurnId,
-    /// What the bot has read, once it has.
-    read: OnceLock<Arc<Receipt>>,
+    /// What the bot has read, until that is kept.
+    unkept: Mutex<Option<Arc<Receipt>>>,
 }
 
 /// What a checkpoint has done.
@@ -101,7 +101,7 @@ impl Answer<'_> {
             Ok(turn) => turn,
             Err(error) => return failed(error),
         };
-        let _ = self.read.set(Arc::new(turn.context.receipt()));
+        *lock(&self.unkept) = Some(Arc::new(turn.context.receipt()));
         let meter = bot.profile.metered.then(|| estimate(&turn.context));
         let sink = Arc::new(TurnSink {
             live: Arc::clone(self.live),
@@ -167,6 +167,7 @@ impl Answer<'_> {
                             return TurnEnd::cut(error);
                         }
                         (kept, charged) = (done.bytes, done.usage);
+                        *lock(&self.unkept) = None;
                     }
                 }
                 _ = checkpoints.tick() => {
@@ -188,14 +189,13 @@ impl Answer<'_> {
             turn: self.turn,
             text,
             usage,
-            receipt: self.read.get().cloned(),
+            receipt: lock(&self.unkept).clone(),
         };
         self.shared.tasks.spawn(async move {
-            let cut = match submit(&shared, room, intent, Vec::new()).await.ok()? {
-                Outcome::Checkpointed { cut, .. } => cut,
+            match submit(&shared, room, intent, Vec::new()).await.ok()? {
+                Outcome::Checkpointed { kept: true, cut } => Some(Kept { bytes, usage, cut }),
                 _ => None,
-            };
-            Some(Kept { bytes, usage, cut })
+            }
         })
     }
 
@@ -284,7 +284,7 @@ impl Answer<'_> {
                 turn: self.turn,
                 end: end.clone(),
                 text: Some(Arc::clone(&text)),
-                receipt: self.read.get().cloned(),
+                receipt: lock(&self.unkept).clone(),
                 asks: asks.clone(),
             };
             match submit(self.shared, self.live.id, intent, then_start.clone()).await {
@@ -540,7 +540,11 @@ pub(crate) async fn stop_by(shared: &Arc<Shared>, room: RoomId, turn: TurnId, by
     let head = shared.rooms.room(room).await?.ok_or_else(crate::Error::no_such_room)?;
     let who = head.settings.who_may_stop;
     if who != WhoMayStop::Anyone {
-        let info = shared.rooms.turn(room, turn).await?.ok_or_else(no_such_turn)?;
+        let info = shared
+            .rooms
+            .turn(room, turn)
+            .await?
+            .ok_or_else(crate::Error::no_such_turn)?;
         if !who.allows(by, member.role, info.asked_by) {
             return Err(crate::Error::forbidden(match who {
                 WhoMayStop::Owner => "only the room's owner may stop an answer here",
@@ -556,7 +560,7 @@ pub(crate) async fn stop(shared: &Arc<Shared>, room: RoomId, turn: TurnId, by: U
     let cause = TurnEnd::stopped(by);
     if let Some(running) = shared.running(turn) {
         if running.room != room {
-            return Err(no_such_turn());
+            return Err(crate::Error::no_such_turn());
         }
         running.cancel(cause);
         return Ok(());
@@ -582,8 +586,4 @@ pub(crate) async fn stop_answer(shared: &Arc<Shared>, room: RoomId, message: Mes
             .map_err(|_| crate::Error::unavailable("the answer could not be stopped yet"))??;
     }
     Ok(())
-}
-
-fn no_such_turn() -> crate::Error {
-    crate::Error::not_found("no such turn")
 }

@@ -3,7 +3,6 @@
 use crate::id::MessageId;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::fmt::Write;
 
 /// What a bot reads: structured turns with speakers taken from rows, never from text.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,12 +42,7 @@ impl Context {
             add(&(turn.parts.len() as u64).to_le_bytes());
             turn.parts.iter().for_each(|part| add(part.as_bytes()));
         }
-        let mut text = String::with_capacity(64);
-        for byte in hash.finalize() {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-        }
-        text
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 

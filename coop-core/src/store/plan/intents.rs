@@ -215,7 +215,7 @@ impl Overlay<'_> {
     fn retry(&mut self, turn: TurnId, ask: MessageId, by: UserId, name: String) -> Result<Outcome> {
         let role = self.acting(by)?.member.role;
         let again = self.turn(turn).filter(|turn| turn.info.ask == ask);
-        let again = again.ok_or_else(no_such_turn)?.clone();
+        let again = again.ok_or_else(Error::no_such_turn)?.clone();
         let message = self.message(ask).map(|row| &row.message);
         let message = message.filter(|message| message.deleted_at.is_none());
         let message = Arc::new(message.ok_or_else(no_such_message)?.clone());
@@ -435,7 +435,7 @@ impl Overlay<'_> {
         if !end.status.is_ended() {
             return Err(Error::bad_request("a turn cannot end in this status"));
         }
-        let turn = self.turn(turn).ok_or_else(no_such_turn)?.clone();
+        let turn = self.turn(turn).ok_or_else(Error::no_such_turn)?.clone();
         if turn.info.status.is_ended() && !removed(Mutant::EndOnce) {
             return Ok(Outcome::Ended {
                 turn: turn.info,
@@ -559,10 +559,6 @@ struct Ask<'a> {
     attempt: u32,
     /// How many bots lie between it and the person who spoke.
     hop: u32,
-}
-
-fn no_such_turn() -> Error {
-    Error::not_found("no such turn")
 }
 
 fn no_such_member() -> Error {
