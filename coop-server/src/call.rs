@@ -5,7 +5,7 @@
 use crate::api::House;
 use crate::reply::Failure;
 use bytes::Bytes;
-use coop_core::{Error, RoomId, UserId};
+use coop_core::{Error, MessageId, RoomId, TurnId, UserId};
 use serde::de::DeserializeOwned;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -53,9 +53,14 @@ impl Call {
         self.id(1).map(UserId)
     }
 
-    /// The number of the path after the room's.
-    pub(crate) fn second(&self) -> Result<i64, Failure> {
-        self.id(1)
+    /// The turn of the path.
+    pub(crate) fn turn(&self) -> Result<TurnId, Failure> {
+        self.id(1).map(TurnId)
+    }
+
+    /// The answer of the path.
+    pub(crate) fn answer(&self) -> Result<MessageId, Failure> {
+        self.id(1).map(MessageId)
     }
 
     fn id(&self, index: usize) -> Result<i64, Failure> {

@@ -1,8 +1,9 @@
 //! How bots are governed in a room, and what they use. Beyond the seed's contract: who is no member is told that there is
 //! no such room.
 
+use super::rooms::room;
 use crate::call::Call;
-use crate::reply::{Answer, Failure, Reply};
+use crate::reply::{Answer, Reply};
 use coop_core::{Day, Room, RoomSettings, TurnPolicy, UsageFilter, UsageSum, User, WhoMayStop};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
@@ -128,9 +129,4 @@ pub(crate) async fn room_usage(call: Call, user: User) -> Answer {
 pub(crate) async fn own_usage(call: Call, user: User) -> Answer {
     let budget = call.house.engine.budgets().user_tokens_per_day;
     usage(&call, Whose::User(user), budget).await
-}
-
-/// The path's room, as its member sees it.
-pub(crate) async fn room(call: &Call, user: &User) -> Result<Room, Failure> {
-    Ok(user.room(call.room()?).await?)
 }

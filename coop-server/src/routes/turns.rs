@@ -1,9 +1,9 @@
 //! The turns of bots in a room: the queue, stopping, asking again, and what an answer was made from.
 
-use super::governing::room;
+use super::rooms::room;
 use crate::call::Call;
-use crate::reply::{Answer, Failure, Reply};
-use coop_core::{MessageId, Receipt, Room, TurnHandle, TurnId, User};
+use crate::reply::{Answer, Reply};
+use coop_core::{Receipt, Room, TurnHandle, TurnId, User};
 use serde::Serialize;
 
 /// The turns that have not ended, the oldest first.
@@ -13,25 +13,25 @@ pub(crate) async fn list(call: Call, user: User) -> Answer {
 
 /// Ends a turn for everyone.
 pub(crate) async fn stop(call: Call, user: User) -> Answer {
-    room(&call, &user).await?.stop(turn(&call)?).await?;
+    room(&call, &user).await?.stop(call.turn()?).await?;
     Reply::message("Stopped")
 }
 
 /// Ends the turn whose answer this is.
 pub(crate) async fn stop_answer(call: Call, user: User) -> Answer {
-    room(&call, &user).await?.stop_answer(message(&call)?).await?;
+    room(&call, &user).await?.stop_answer(call.answer()?).await?;
     Reply::message("Stopped")
 }
 
 /// Asks the same again.
 pub(crate) async fn retry(call: Call, user: User) -> Answer {
-    let (room, turn) = (room(&call, &user).await?, turn(&call)?);
+    let (room, turn) = (room(&call, &user).await?, call.turn()?);
     ask_again(call, &user, room, async |room| room.retry(turn).await).await
 }
 
 /// Asks again what this was the answer to.
 pub(crate) async fn retry_answer(call: Call, user: User) -> Answer {
-    let (room, message) = (room(&call, &user).await?, message(&call)?);
+    let (room, message) = (room(&call, &user).await?, call.answer()?);
     ask_again(call, &user, room, async |room| room.retry_answer(message).await).await
 }
 
@@ -70,14 +70,6 @@ async fn ask_again(
 
 /// What the bot had read whose answer this is.
 pub(crate) async fn receipt(call: Call, user: User) -> Answer {
-    let receipt: Receipt = room(&call, &user).await?.receipt(message(&call)?).await?;
+    let receipt: Receipt = room(&call, &user).await?.receipt(call.answer()?).await?;
     Reply::json(&receipt)
-}
-
-fn turn(call: &Call) -> Result<TurnId, Failure> {
-    call.second().map(TurnId)
-}
-
-fn message(call: &Call) -> Result<MessageId, Failure> {
-    call.second().map(MessageId)
 }
