@@ -4,7 +4,7 @@
 use crate::engine::{Enter, LOOKS, Shared};
 use crate::error::{Error, Result};
 use crate::event::{Event, Hint, HintKind};
-use crate::id::{MessageId, RoomId, Seq, UserId};
+use crate::id::{Epoch, MessageId, RoomId, Seq, UserId};
 use crate::live::{Cursor, Encoder, Entry, Level, LiveRoom, Pull, Reader, ReaderId};
 use crate::model::{Message, MessageStatus, Position, RoomEntry, TapeText};
 use crate::mutant::{Mutant, removed};
@@ -53,7 +53,10 @@ pub enum Start {
     /// Where an earlier connection stopped; with a snapshot if that is not usable (another epoch, ahead of the log, too
     /// far behind).
     Position(Position),
-    /// After this event, which the reader has. Open answers are given whole.
+    /// After this event, which the reader has, in the log as it is now; with a snapshot if that is not usable. Open answers
+    /// are given whole.
+    After(Seq),
+    /// After this event, which the reader has, however far that is back. Open answers are given whole.
     Since(Seq),
 }
 
@@ -188,8 +191,23 @@ impl Attachment {
         feed.0.switch(self.id, self.encoder.clone(), Level::Events);
     }
 
-    /// Everything between a start and now, from the store and the queue.
+    /// Everything between a start and now. A reader that holds of an answer what nobody has written here is given a snapshot:
+    /// a shorter text than its own would be dropped.
     async fn load(&self, feed: &Feed, level: Level, start: Start) -> Result<Pulled> {
+        let held: Vec<MessageId> = match &start {
+            Start::Position(position) => position.tapes.keys().copied().collect(),
+            _ => Vec::new(),
+        };
+        let pulled = self.load_from(feed, level, start).await?;
+        let misfits = |entry: &Entry| held.iter().any(|answer| is_tape_of(&entry.event, *answer));
+        if pulled.entries.iter().any(misfits) {
+            return self.load_from(feed, level, Start::Snapshot).await;
+        }
+        Ok(pulled)
+    }
+
+    /// The same, from the store and the queue.
+    async fn load_from(&self, feed: &Feed, level: Level, start: Start) -> Result<Pulled> {
         let (live, room) = (&feed.0, feed.room());
         let mut permit = self.permit().await?;
         let mut entries = Vec::new();
@@ -259,18 +277,20 @@ impl Attachment {
         match start {
             Start::Snapshot => Ok(None),
             Start::Since(seq) => Ok(Some((seq, BTreeMap::new()))),
-            Start::Position(position) => {
-                let head = self
-                    .shared
-                    .rooms
-                    .room(feed.room())
-                    .await?
-                    .ok_or_else(Error::no_such_room)?;
-                let behind = head.seq.0.saturating_sub(position.seq.0);
-                let usable = position.epoch == head.epoch && (0..=i64::from(RESUME)).contains(&behind);
-                Ok(usable.then_some((position.seq, position.tapes)))
+            Start::After(seq) => Ok(self.reachable(feed, None, seq).await?.then(|| (seq, BTreeMap::new()))),
+            Start::Position(Position { epoch, seq, tapes }) => {
+                let usable = self.reachable(feed, Some(epoch), seq).await?;
+                Ok(usable.then_some((seq, tapes)))
             }
         }
+    }
+
+    /// Whether a reader that stands here, in this life of the log, can be given what it missed.
+    async fn reachable(&self, feed: &Feed, epoch: Option<Epoch>, seq: Seq) -> Result<bool> {
+        let head = self.shared.rooms.room(feed.room()).await?;
+        let head = head.ok_or_else(Error::no_such_room)?;
+        let behind = head.seq.0.saturating_sub(seq.0);
+        Ok(epoch.is_none_or(|epoch| epoch == head.epoch) && (0..=i64::from(RESUME)).contains(&behind))
     }
 
     /// Appends what follows. The store may be ahead of the live room: an answer that has ended by what was read there is

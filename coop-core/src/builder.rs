@@ -329,6 +329,18 @@ impl Engine {
         self.shared.handles().into_iter().map(str::to_owned).collect()
     }
 
+    /// The handles and names of its bots, in the same order.
+    #[must_use]
+    pub fn bot_names(&self) -> Vec<(String, String)> {
+        let handles = self.shared.handles().into_iter();
+        handles
+            .map(|handle| {
+                let name = self.shared.bot(handle).map_or(handle, |bot| &bot.profile.name);
+                (handle.to_owned(), name.to_owned())
+            })
+            .collect()
+    }
+
     /// For tests: how many rooms are in memory.
     #[cfg(feature = "testing")]
     #[must_use]

@@ -83,6 +83,7 @@ pub enum Event {
         seq: Seq,
         turn: TurnId,
         bot: String,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
         message: Option<MessageId>,
         text: Arc<str>,
         #[serde(flatten)]

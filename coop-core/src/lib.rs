@@ -86,6 +86,7 @@ pub mod names;
 mod others;
 pub mod password;
 mod room;
+pub mod search;
 pub mod store;
 mod subscription;
 mod sync;

@@ -565,8 +565,23 @@ pub struct Page {
     pub messages: Vec<Arc<Message>>,
     /// Whether there are more in the direction asked for.
     pub more: bool,
-    /// How many messages stand before the first of these, deleted ones counted; 0 if there are none.
+    /// How many messages stand before the first of these, deleted ones counted; 0 if there are none, and in what a search
+    /// found.
     pub older: u32,
+}
+
+impl Page {
+    /// A page of the first `limit` of these, which are the newest first.
+    pub(crate) fn newest_first(mut messages: Vec<Arc<Message>>, limit: usize) -> Self {
+        let more = messages.len() > limit;
+        messages.truncate(limit);
+        messages.reverse();
+        Self {
+            messages,
+            more,
+            older: 0,
+        }
+    }
 }
 
 /// Which part of a room's history to read.
@@ -705,7 +720,7 @@ impl TurnInfo {
 }
 
 /// What to say: a text, and what may go with it. A plain `&str` or `String` converts into one.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Draft {
     /// What is said.
     pub text: String,

@@ -13,6 +13,7 @@ use crate::model::{
     UsageFilter, UsageSum,
 };
 use crate::names;
+use crate::search;
 use crate::store::{Intent, Outcome, Post};
 use crate::subscription::Subscription;
 use crate::turn::{self, TurnHandle};
@@ -212,6 +213,32 @@ impl Room {
             .iter_mut()
             .for_each(|message| complete(&self.shared, message));
         Ok(page)
+    }
+
+    /// Messages that have all words of a text, whatever their case, or words that begin so: up to `limit` (at most
+    /// [`MAX_PAGE`]), oldest first, the newest of them or the newest below `before`. An answer is found when it has ended.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, _, _, room| {
+    /// room.send("The migration is done.").await?;
+    /// room.send("Which one?").await?;
+    /// let found = room.search("Migra DONE", None, 10).await?;
+    /// assert_eq!(found.messages.len(), 1);
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// `BadRequest` if the text has no word, or for a limit out of range; as [`entry`](Self::entry). Cancel safe.
+    pub async fn search(&self, text: &str, before: Option<Seq>, limit: u32) -> Result<Page> {
+        if !(1..=MAX_PAGE).contains(&limit) {
+            return Err(Error::bad_request("a page has 1 to 200 messages"));
+        }
+        let words = search::wanted(text);
+        if words.is_empty() {
+            return Err(Error::bad_request("a search needs a word"));
+        }
+        self.check_member().await?;
+        self.shared.rooms.find(self.id, &words, before, limit).await
     }
 
     /// One message. An answer that is being written has its text so far.

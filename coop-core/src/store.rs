@@ -13,6 +13,7 @@ use crate::model::{
     Account, Budgets, Member, Message, Meta, Page, Range, Receipt, RoomEntry, RoomInfo, RoomSettings, Snapshot,
     TurnEnd, TurnError, TurnInfo, Usage, UsageFilter, UsageSum,
 };
+use crate::search;
 use crate::time::Timestamp;
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -134,6 +135,26 @@ pub trait RoomStore: Send + Sync + 'static {
 
     /// Part of the history: messages that are not deleted, oldest first.
     async fn history(&self, room: RoomId, range: Range, limit: u32) -> Result<Page>;
+
+    /// Messages that [have all these words](crate::search::finds), oldest first: the newest of them, or the newest below
+    /// `before`. `words` is not empty. A store without an index for them reads the history, as this does unless it is
+    /// replaced.
+    async fn find(&self, room: RoomId, words: &[String], before: Option<Seq>, limit: u32) -> Result<Page> {
+        const PAGE: u32 = 200;
+        let limit = limit as usize;
+        let mut found = Vec::new();
+        let mut range = before.map_or(Range::Newest, Range::Before);
+        loop {
+            let page = self.history(room, range, PAGE).await?;
+            let fits = |message: &&Arc<Message>| search::finds(words, message);
+            found.extend(page.messages.iter().rev().filter(fits).cloned());
+            match page.messages.first() {
+                Some(first) if page.more && found.len() <= limit => range = Range::Before(first.seq),
+                _ => break,
+            }
+        }
+        Ok(Page::newest_first(found, limit))
+    }
 
     /// A room, its members, newest `limit` messages and open turns, as of one position (one transaction).
     async fn snapshot(&self, room: RoomId, limit: u32) -> Result<Option<Snapshot>>;

@@ -85,8 +85,9 @@ impl Entry {
         }
     }
 
-    /// Something that is not in the queue, for a reader that takes up at `seq`.
-    pub(crate) fn outside(event: Arc<Event>, seq: Seq) -> Self {
+    /// Something that is not in a queue, for a reader that takes up at `seq`.
+    #[must_use]
+    pub fn outside(event: Arc<Event>, seq: Seq) -> Self {
         Self {
             event,
             tape: None,

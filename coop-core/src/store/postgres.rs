@@ -14,9 +14,9 @@ mod write;
 mod writers;
 
 use super::plan::{Facts, Needs, RoomRow, plan, plan_creation};
-use super::sql::Reads;
 use super::sql::users::{Accounts, Change, unwritten};
 use super::sql::write::Rows;
+use super::sql::{Reads, columns};
 use super::{Batch, Committed, NewAccount, NewRoom, Others, RoomHead, RoomStore, SchemaStep, UserStore};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
@@ -32,6 +32,29 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{timeout, timeout_at};
 use writers::{Transaction, Writers};
+
+/// Finds messages by their words. See [`Reads::find`].
+pub(super) const FIND: &str = concat!(
+    "SELECT ",
+    columns!(message),
+    " FROM messages m WHERE message_words(m.chat_id, m.content) @@ to_tsquery('pg_catalog.simple', $1) AND m.chat_id = $2 \
+     AND m.seq < $3 AND m.deleted_at IS NULL AND m.status <> 'streaming' ORDER BY m.seq DESC LIMIT $4"
+);
+
+/// The room's own word and the beginnings of those wanted: letters and digits alone, so nothing needs escaping. A database
+/// whose locale is C knows the case of ASCII only, so that of other letters is tried out.
+fn query(room: RoomId, words: &[String]) -> String {
+    let mut query = format!("'c{room}'");
+    for word in words {
+        let mut letters = word.chars();
+        let first: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
+        let cases = [word.clone(), first + letters.as_str(), word.to_uppercase()];
+        let cases = &cases[..if word.is_ascii() { 1 } else { 3 }];
+        let any: Vec<_> = cases.iter().map(|word| format!("'{word}':*")).collect();
+        query += &format!(" & ({})", any.join(" | "));
+    }
+    query
+}
 
 /// How a database is used.
 #[derive(Clone, Debug)]
@@ -127,6 +150,8 @@ impl PostgresStore {
         let reads = Reads {
             pool: open::readers(connect.clone(), options),
             begin: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+            find: FIND,
+            query,
             fault,
         };
         Ok(Self {
@@ -258,6 +283,10 @@ impl RoomStore for PostgresStore {
 
     async fn events(&self, room: RoomId, after: Seq, limit: u32) -> Result<Vec<Arc<Event>>> {
         read!(self.events(room, after, limit))
+    }
+
+    async fn find(&self, room: RoomId, words: &[String], before: Option<Seq>, limit: u32) -> Result<Page> {
+        read!(self.find(room, words, before, limit))
     }
 
     async fn history(&self, room: RoomId, range: Range, limit: u32) -> Result<Page> {

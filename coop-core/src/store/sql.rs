@@ -144,6 +144,11 @@ pub(super) struct Reads<DB: Database> {
     pub(super) pool: Pool<DB>,
     /// How this database begins a transaction that sees one moment.
     pub(super) begin: &'static str,
+    /// How this database finds messages: `$1` what [`query`](Self::query) makes of the words, `$2` room, `$3` before,
+    /// `$4` limit. The newest first.
+    pub(super) find: &'static str,
+    /// How this database asks for words in a room.
+    pub(super) query: fn(RoomId, &[String]) -> String,
     /// How this database's errors are told.
     pub(super) fault: fn(sqlx::Error) -> Error,
 }
@@ -208,6 +213,17 @@ where
     pub(super) async fn history(&self, room: RoomId, range: Range, limit: u32) -> Result<Page> {
         let mut connection = self.pool.acquire().await.map_err(self.fault)?;
         self.page(&mut connection, room, range, limit).await
+    }
+
+    pub(super) async fn find(&self, room: RoomId, words: &[String], before: Option<Seq>, limit: u32) -> Result<Page> {
+        let query = sqlx::query(self.find)
+            .bind((self.query)(room, words))
+            .bind(room.0)
+            .bind(before.map_or(i64::MAX, |seq| seq.0))
+            .bind(i64::from(limit) + 1);
+        let rows = query.fetch_all(&self.pool).await.map_err(self.fault)?;
+        let found = rows.iter().map(|row| Ok(Arc::new(Self::message_row(row, 0)?.message)));
+        Ok(Page::newest_first(found.collect::<Result<_>>()?, limit as usize))
     }
 
     async fn page(&self, connection: &mut DB::Connection, room: RoomId, range: Range, limit: u32) -> Result<Page> {

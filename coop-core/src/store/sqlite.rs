@@ -13,8 +13,8 @@ mod open;
 mod tests;
 mod write;
 
-use super::sql::Reads;
 use super::sql::users::Change;
+use super::sql::{Reads, columns};
 use super::{Batch, Committed, NewAccount, NewRoom, RoomHead, RoomStore, SchemaStep, UserStore};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
@@ -79,6 +79,20 @@ pub struct SqliteStore {
 }
 
 /// How many jobs may wait for the committer; then senders wait.
+/// Finds messages by their words. See [`Reads::find`].
+pub(super) const FIND: &str = concat!(
+    "SELECT ",
+    columns!(message),
+    " FROM message_words w JOIN messages m ON m.id = w.rowid WHERE message_words MATCH $1 AND m.chat_id = $2 AND m.seq < \
+     $3 AND m.deleted_at IS NULL ORDER BY w.rowid DESC LIMIT $4"
+);
+
+/// The room's own word and the beginnings of those wanted: letters and digits alone, so nothing needs escaping.
+fn query(room: RoomId, words: &[String]) -> String {
+    let wanted: Vec<_> = words.iter().map(|word| format!("\"{word}\" *")).collect();
+    format!("chat : c{room} AND content : ({})", wanted.join(" AND "))
+}
+
 const WAITING_JOBS: usize = 1_024;
 
 impl SqliteStore {
@@ -160,6 +174,8 @@ impl SqliteStore {
         let reads = Reads {
             pool,
             begin: "BEGIN",
+            find: FIND,
+            query,
             fault: fault::fault,
         };
         Self {
@@ -209,6 +225,10 @@ impl RoomStore for SqliteStore {
 
     async fn events(&self, room: RoomId, after: Seq, limit: u32) -> Result<Vec<Arc<Event>>> {
         self.reads.events(room, after, limit).await
+    }
+
+    async fn find(&self, room: RoomId, words: &[String], before: Option<Seq>, limit: u32) -> Result<Page> {
+        self.reads.find(room, words, before, limit).await
     }
 
     async fn history(&self, room: RoomId, range: Range, limit: u32) -> Result<Page> {

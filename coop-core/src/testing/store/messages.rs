@@ -1,9 +1,10 @@
 //! What people say, change and take back.
 
-use super::flat::{ANNE, BOB, CARL, DORA, Flat, delete, edit, invite, keep, name_of, post, with_id};
+use super::flat::{ANNE, BOB, CARL, DORA, Flat, delete, edit, finish, invite, keep, name_of, post, with_id};
 use crate::event::Event;
 use crate::id::{MessageId, Seq};
-use crate::model::{Author, Message, MessageStatus, Meta, Range};
+use crate::model::{Author, Message, MessageStatus, Meta, Range, TurnEnd, TurnStatus};
+use crate::search;
 use crate::store::{Intent, Outcome, Post, RoomStore};
 use crate::{Error, Result};
 use std::sync::Arc;
@@ -191,6 +192,61 @@ pub(super) async fn deleting_scrubs_everywhere<S: RoomStore>(store: &S) {
     assert_eq!(page.messages, std::slice::from_ref(&after));
     flat.one(delete(after.id, ANNE)).await;
     assert_eq!(flat.entry(BOB).await.last_message, None);
+}
+
+pub(super) async fn words_are_found_in_their_room<S: RoomStore>(store: &S) {
+    let flat = Flat::with(store, &[BOB]).await;
+    let other = Flat::with(store, &[]).await;
+    let first = flat
+        .say(ANNE, "Élise, the MIGRATION (v2.1) is at example.com/plan_b")
+        .await;
+    let second = flat.say(BOB, "which migrations? c1 c2 c3").await;
+    other.say(ANNE, "another migration").await;
+    let find = async |text: &str, before, limit| {
+        let page = store.find(flat.id, &search::wanted(text), before, limit).await;
+        let page = page.expect("readable");
+        let ids: Vec<_> = page.messages.iter().map(|message| message.id).collect();
+        (ids, page.more)
+    };
+    let all = async |text: &str| find(text, None, 10).await.0;
+    for (text, found) in [
+        ("migration", vec![first.id, second.id]),
+        ("MIGRA", vec![first.id, second.id]),
+        ("is migration", vec![first.id]),
+        ("migrations", vec![second.id]),
+        ("igration", vec![]),
+        ("élise", vec![first.id]),
+        ("1 example plan b com", vec![first.id]),
+        ("v2 1", vec![first.id]),
+        ("migration nowhere", vec![]),
+    ] {
+        assert_eq!(all(text).await, found, "{text}");
+    }
+    assert_eq!(find("migration", None, 1).await, (vec![second.id], true));
+    assert_eq!(find("migration", Some(second.seq), 1).await, (vec![first.id], false));
+
+    flat.one(edit(second.id, BOB, "which plans?")).await;
+    assert_eq!(
+        all("migration").await,
+        [first.id],
+        "an edited message has its new words alone"
+    );
+    assert_eq!(all("plan").await, [first.id, second.id]);
+    flat.one(delete(first.id, ANNE)).await;
+    assert_eq!(all("plan").await, [second.id], "a deleted one is not found");
+
+    let turn = flat.ask(ANNE, "echo").await;
+    let (_, answer) = flat.started("echo").await;
+    flat.one(keep(turn.id, "the plan so far")).await;
+    assert_eq!(all("plan").await, [second.id], "an answer is not found before its end");
+    flat.one(finish(
+        turn.id,
+        TurnEnd::new(TurnStatus::Done),
+        Some("the plan is a secret"),
+    ))
+    .await;
+    assert_eq!(all("plan secret").await, [answer]);
+    assert_eq!(all("far").await, []);
 }
 
 pub(super) async fn every_text_comes_back_as_it_was<S: RoomStore>(store: &S) {
