@@ -6,12 +6,14 @@
 
 use crate::call::Call;
 use crate::cors::Origins;
+use crate::dialect::Dialects;
 use crate::dialect::seed::Seed;
+use crate::dialect::v1::V1;
 use crate::identity::Identity;
 use crate::limits::{Limits, Proxies, Seats, Tolls, client};
 use crate::reply::{Answer, Body, Failure};
 use crate::router::{Endpoint, Found, Router};
-use crate::socket::{self, Pulse};
+use crate::socket::{self, CENTURY, Pulse};
 use crate::token::{self, Secret, Tokens, WeakSecret};
 use bytes::Bytes;
 use coop_core::{Engine, ErrorKind, User};
@@ -57,16 +59,16 @@ pub(crate) struct House {
     trust_identity: bool,
     /// How long a socket may take nothing of what waits for it.
     pub(crate) write_patience: Duration,
-    /// One for all sockets, so that what they all get is encoded once.
-    pub(crate) seed: Arc<Seed>,
+    /// What sockets speak.
+    pub(crate) dialects: Dialects,
     /// The sockets' tasks, so that the end can wait for them.
     pub(crate) sockets: TaskTracker,
     /// Cancelled when the sockets should close.
     pub(crate) closing: CancellationToken,
     /// What pings the sockets.
     pub(crate) pulse: Arc<Pulse>,
-    /// The handles of the engine's bots, the default one first.
-    pub(crate) bots: Vec<String>,
+    /// The handles and names of the engine's bots, the default one first.
+    pub(crate) bots: Vec<(String, String)>,
     router: Router,
     draining: AtomicBool,
 }
@@ -194,9 +196,14 @@ impl Api {
             .collect::<Result<_, _>>()?;
         let address = client(&parts.extensions, &parts.headers, &self.0.proxies);
         let query = parts.uri.query().unwrap_or("").to_owned();
+        let mut until = deadline;
         let user = match route.endpoint {
             Endpoint::Open(_) => None,
-            Endpoint::Signed(_) => Some(self.authenticate(&parts.headers, &parts.extensions, deadline).await?),
+            Endpoint::Signed(_) => {
+                let (user, left) = self.authenticate(&parts.headers, &parts.extensions, deadline).await?;
+                until = Instant::now() + left.min(CENTURY);
+                Some(user)
+            }
             Endpoint::Socket => {
                 let parts = Request::from_parts(parts, ());
                 return socket::open(&self.0, parts, &query, address).await;
@@ -210,6 +217,9 @@ impl Api {
             house: Arc::clone(&self.0),
             ids,
             query,
+            headers: parts.headers,
+            address,
+            until,
             body,
         };
         match (route.endpoint, user) {
@@ -224,14 +234,15 @@ impl Api {
         headers: &HeaderMap,
         extensions: &Extensions,
         deadline: Instant,
-    ) -> Result<User, Failure> {
+    ) -> Result<(User, Duration), Failure> {
         let late = |_| Failure::unavailable("the store does not answer");
         if let Some(identity) = self.0.told(extensions) {
-            return timeout_at(deadline, self.0.trusted(identity)).await.map_err(late)?;
+            let user = timeout_at(deadline, self.0.trusted(identity)).await.map_err(late)??;
+            return Ok((user, identity.left.unwrap_or(CENTURY)));
         }
         let token = bearer(headers).ok_or_else(|| Failure::unauthorized("Not authenticated"))?;
-        let (user, _) = timeout_at(deadline, self.0.identify(token)).await.map_err(late)??;
-        Ok(user)
+        let (user, identity) = timeout_at(deadline, self.0.identify(token)).await.map_err(late)??;
+        Ok((user, identity.left))
     }
 }
 
@@ -353,9 +364,12 @@ impl ApiBuilder {
             None => return Err(BuildError::NoSecret),
         };
         Ok(Api(Arc::new(House {
-            bots: self.engine.bots(),
+            bots: self.engine.bot_names(),
             pulse: Arc::default(),
-            seed: Seed::new(self.engine.clone()),
+            dialects: Dialects {
+                seed: Seed::new(self.engine.clone()),
+                v1: Arc::new(V1),
+            },
             engine: self.engine,
             tokens: Tokens::new(&secret, self.token_ttl),
             origins: Origins::new(self.origins),
@@ -413,7 +427,7 @@ fn check_head(version: Version, headers: &HeaderMap) -> Result<(), Failure> {
     Ok(())
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }

@@ -6,9 +6,12 @@ use crate::api::House;
 use crate::reply::Failure;
 use bytes::Bytes;
 use coop_core::{Error, MessageId, RoomId, TurnId, UserId};
+use http::HeaderMap;
 use serde::de::DeserializeOwned;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// A request.
 pub(crate) struct Call {
@@ -18,6 +21,11 @@ pub(crate) struct Call {
     pub(crate) ids: Vec<i64>,
     /// What stands behind the `?`, still encoded.
     pub(crate) query: String,
+    pub(crate) headers: HeaderMap,
+    /// Where it comes from, if that is known.
+    pub(crate) address: Option<IpAddr>,
+    /// How long its user's token is good.
+    pub(crate) until: Instant,
     /// The body.
     pub(crate) body: Bytes,
 }
@@ -58,8 +66,8 @@ impl Call {
         self.id(1).map(TurnId)
     }
 
-    /// The answer of the path.
-    pub(crate) fn answer(&self) -> Result<MessageId, Failure> {
+    /// The message of the path.
+    pub(crate) fn message(&self) -> Result<MessageId, Failure> {
         self.id(1).map(MessageId)
     }
 

@@ -3,15 +3,13 @@
 //! It knows no routes; every answer passes through it, errors included, because a browser hides from its page the
 //! words of an answer that does not name its origin.
 
-use crate::reply::{Body, Failure};
-use bytes::Bytes;
+use crate::reply::{Body, Failure, whole};
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD,
     CONTENT_TYPE, HOST, HeaderValue, ORIGIN, VARY,
 };
 use http::{HeaderMap, Method, Response, StatusCode};
-use http_body_util::Full;
 
 /// The origins whose pages may call.
 #[derive(Debug, Clone, Default)]
@@ -48,7 +46,7 @@ impl Origins {
         // Who may call may send any header.
         let usual = HeaderValue::from_static("authorization, content-type");
         let asked = headers.get(ACCESS_CONTROL_REQUEST_HEADERS).cloned().unwrap_or(usual);
-        let mut response = Response::new(Full::new(Bytes::from_static(b"OK")));
+        let mut response = Response::new(whole("OK"));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         headers.insert(

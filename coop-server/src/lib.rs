@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod asking;
 mod call;
 mod cors;
 mod dialect;

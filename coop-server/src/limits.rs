@@ -12,7 +12,7 @@ pub use address::ClientAddr;
 pub(crate) use address::{Proxies, client};
 pub(crate) use bucket::Bucket;
 pub use figure::Rate;
-pub(crate) use seats::{NoSeat, Seats};
+pub(crate) use seats::{NoSeat, Seat, Seats};
 pub(crate) use tolls::{Asking, Toll, Tolls};
 
 use figure::Figure;
@@ -117,6 +117,8 @@ table! {
     searches_per_user: Rate = Rate::new(2, seconds(1), 10), off Rate::OFF;
     /// Rooms made by one user.
     new_rooms_per_user: Rate = Rate::new(1, seconds(10), 10), off Rate::OFF;
+    /// Messages, and changes of them, by one user over HTTP.
+    messages_per_user: Rate = Rate::new(10, seconds(1), 30), off Rate::OFF;
     /// For each kind of rate, how many users, accounts or addresses are remembered: those seen last.
     remembered: u32 = 10_000;
 

@@ -5,19 +5,28 @@
 
 use bytes::Bytes;
 use coop_core::{Error, ErrorKind};
+use futures::{Stream, StreamExt};
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
 use serde::Serialize;
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::time::Duration;
 
-/// The body of every answer.
-pub type Body = Full<Bytes>;
+/// The body of every answer: most are there at once, some come bit by bit.
+pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// A successful answer: status 200 and this JSON.
+/// A body that is there at once.
+pub(crate) fn whole(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).boxed_unsync()
+}
+
+/// A successful answer.
 #[derive(Debug)]
-pub(crate) struct Reply(Bytes);
+pub(crate) struct Reply(Response<Body>);
 
 /// What an endpoint returns.
 pub(crate) type Answer = Result<Reply, Failure>;
@@ -35,7 +44,7 @@ impl Reply {
     /// This value as JSON.
     pub(crate) fn json(value: &impl Serialize) -> Answer {
         match serde_json::to_vec(value) {
-            Ok(bytes) => Ok(Self(bytes.into())),
+            Ok(bytes) => Ok(Self(json_response(StatusCode::OK, bytes.into()))),
             Err(error) => Err(Error::internal("the answer could not be written")
                 .with_source(error)
                 .into()),
@@ -47,13 +56,24 @@ impl Reply {
         Self::json(&serde_json::json!({ "message": words }))
     }
 
+    /// Events as they come, until the stream ends.
+    pub(crate) fn events(events: impl Stream<Item = Bytes> + Send + 'static) -> Answer {
+        let frames = events.map(|bytes| Ok(Frame::data(bytes)));
+        let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        // Proxies that gather answers must not gather this one.
+        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+        Ok(Self(response))
+    }
+
     pub(crate) fn into_response(self) -> Response<Body> {
-        json_response(StatusCode::OK, self.0)
+        self.0
     }
 }
 
 fn json_response(status: StatusCode, body: Bytes) -> Response<Body> {
-    let mut response = Response::new(Full::new(body));
+    let mut response = Response::new(whole(body));
     *response.status_mut() = status;
     response
         .headers_mut()
@@ -118,6 +138,10 @@ impl Failure {
             failure.headers.push((ALLOW, allowed));
         }
         failure
+    }
+
+    pub(crate) fn is_unavailable(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE
     }
 
     /// The same failure with one more header.

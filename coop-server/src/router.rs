@@ -3,7 +3,7 @@
 use crate::call::Call;
 use crate::limits::{Limits, Toll};
 use crate::reply::Answer;
-use crate::routes::{accounts, governing, health, members, messages, rooms, turns, users};
+use crate::routes::{accounts, events, governing, health, members, messages, rooms, turns, users};
 use coop_core::User;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -80,14 +80,22 @@ pub(crate) static SURFACE: &[Route] = &[
     signed!(POST   "/api/chats/{id}/invite"            members::invite, Invitation),
     signed!(POST   "/api/chats/{id}/leave"             members::leave),
     signed!(DELETE "/api/chats/{id}/participants/{member}" members::remove),
+    signed!(GET    "/api/rooms/{id}"                   rooms::entry),
+    signed!(PATCH  "/api/rooms/{id}"                   rooms::change),
+    signed!(GET    "/api/rooms/{id}/events"            events::stream),
+    signed!(GET    "/api/rooms/{id}/search"            messages::search, Search),
+    signed!(GET    "/api/rooms/{id}/messages"          messages::page),
+    signed!(POST   "/api/rooms/{id}/messages"          messages::send, Message),
+    signed!(PATCH  "/api/rooms/{id}/messages/{message}" messages::edit, Message),
+    signed!(DELETE "/api/rooms/{id}/messages/{message}" messages::delete, Message),
     signed!(GET    "/api/rooms/{id}/settings"          governing::settings),
     signed!(PATCH  "/api/rooms/{id}/settings"          governing::configure),
     signed!(GET    "/api/rooms/{id}/turns"             turns::list),
     signed!(POST   "/api/rooms/{id}/turns/{turn}/stop"        turns::stop),
     signed!(POST   "/api/rooms/{id}/turns/{turn}/retry"       turns::retry),
-    signed!(POST   "/api/rooms/{id}/messages/{answer}/stop"   turns::stop_answer),
-    signed!(POST   "/api/rooms/{id}/messages/{answer}/retry"  turns::retry_answer),
-    signed!(GET    "/api/rooms/{id}/messages/{answer}/receipt" turns::receipt),
+    signed!(POST   "/api/rooms/{id}/messages/{message}/stop"   turns::stop_answer),
+    signed!(POST   "/api/rooms/{id}/messages/{message}/retry"  turns::retry_answer),
+    signed!(GET    "/api/rooms/{id}/messages/{message}/receipt" turns::receipt),
     signed!(GET    "/api/rooms/{id}/usage"             governing::room_usage),
     signed!(GET    "/api/usage"                        governing::own_usage),
     Route { method: Method::GET, path: "/ws", endpoint: Endpoint::Socket, toll: None },

@@ -2,6 +2,7 @@
 //! engine and the outcome into the seed's JSON and words; rules about who may do what are the engine's.
 
 pub(crate) mod accounts;
+pub(crate) mod events;
 pub(crate) mod governing;
 pub(crate) mod health;
 pub(crate) mod members;

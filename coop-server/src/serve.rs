@@ -3,14 +3,18 @@
 use crate::api::Api;
 use crate::limits::ClientAddr;
 use crate::patient::{Patient, Serving};
+use crate::reply::Body;
+use bytes::Bytes;
 use http::Request;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use std::convert::Infallible;
 use std::future::{self, IntoFuture};
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
@@ -30,6 +34,35 @@ pub struct Serve {
     api: Api,
     signal: Pin<Box<dyn Future<Output = ()> + Send>>,
     grace: Option<Duration>,
+}
+
+/// A body, while which is sent a request is served: some come bit by bit, and take as long as they like.
+struct Served {
+    body: Body,
+    serving: Serving,
+}
+
+impl hyper::body::Body for Served {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.serving.set(false);
+    }
 }
 
 impl std::fmt::Debug for Serve {
@@ -155,8 +188,7 @@ async fn connection(stream: TcpStream, peer: IpAddr, api: Api, ending: Cancellat
         let serving = serving.clone();
         async move {
             let answer = answering.await;
-            serving.set(false);
-            answer
+            answer.map(|answer| answer.map(|body| Served { body, serving }))
         }
     });
     let served = http.serve_connection(io, service).with_upgrades();

@@ -16,17 +16,17 @@ mod wire;
 
 pub(crate) use pulse::Pulse;
 
-use crate::api::House;
+use crate::api::{House, bearer};
 use crate::call::parameter;
+use crate::dialect::{Dialect, offered, v1};
 use crate::limits::NoSeat;
 use crate::patient::Patient;
-use crate::reply::{Body, Failure};
+use crate::reply::{Body, Failure, whole};
 use bytes::Bytes;
 use coop_core::{Error, ErrorKind, User};
 use fastwebsockets::upgrade::{UpgradeFut, is_upgrade_request};
-use http::header::{HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::header::{HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{HeaderMap, Request, Response, StatusCode, Version};
-use http_body_util::Full;
 use hyper::rt::{Read, Write};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -41,7 +41,7 @@ use tokio::time::{Instant, timeout};
 const COME_BACK: Duration = Duration::from_secs(5);
 
 /// What has no end, or a later one, ends then: adding more to the clock would overflow it.
-const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+pub(crate) const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// Answers a handshake, and if it is a good one starts the connection's task.
 ///
@@ -56,7 +56,8 @@ pub(crate) async fn open(
         return Err(Failure::forbidden("Origin not allowed"));
     }
     let patience = house.limits.handshake_timeout;
-    let identified = timeout(patience, opener(house, &request, query)).await;
+    let dialect = house.dialects.chosen(request.headers());
+    let identified = timeout(patience, opener(house, &request, query, &dialect)).await;
     let (user, left) = identified.map_err(|_| Failure::unavailable("the store does not answer"))??;
     check(&request)?;
     if house.is_draining() {
@@ -70,20 +71,24 @@ pub(crate) async fn open(
     // In a box: what a task keeps, it keeps for as long as there is a socket.
     let seat = Box::new(house.seats.take(user.id(), address).map_err(no_seat)?);
     let refused = |_| Failure::bad_request("Not a WebSocket handshake");
-    let (response, upgrade) = fastwebsockets::upgrade::upgrade(request).map_err(refused)?;
+    let (mut response, upgrade) = fastwebsockets::upgrade::upgrade(request).map_err(refused)?;
+    if let Some(name) = dialect.subprotocol() {
+        let name = HeaderValue::from_static(name);
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, name);
+    }
     let until = Instant::now() + left.min(CENTURY);
     let at_home = Arc::clone(house);
     house.sockets.spawn(async move {
         if let Some((stream, ahead)) = taken(upgrade, patience).await {
-            connection::run(at_home, user, stream, ahead, until).await;
+            connection::run(at_home, user, dialect, stream, ahead, until).await;
         }
         // Held as long as there was a socket, or might have been one.
         drop(seat);
     });
-    Ok(response.map(|_| Full::default()))
+    Ok(response.map(|_| whole(Bytes::new())))
 }
 
-fn no_seat(reason: NoSeat) -> Failure {
+pub(crate) fn no_seat(reason: NoSeat) -> Failure {
     let (kind, words) = match reason {
         NoSeat::OfUser => (ErrorKind::RateLimited, "you have too many connections"),
         NoSeat::FromAddress => (
@@ -96,18 +101,39 @@ fn no_seat(reason: NoSeat) -> Failure {
 }
 
 /// Who opens, and for how long: whom the application names, where its word counts, or else whose token it is.
-async fn opener(house: &House, request: &Request<()>, query: &str) -> Result<(User, Duration), Failure> {
+async fn opener(
+    house: &House,
+    request: &Request<()>,
+    query: &str,
+    dialect: &Dialect,
+) -> Result<(User, Duration), Failure> {
     if let Some(identity) = house.told(request.extensions()) {
         let user = house.trusted(identity).await?;
         return Ok((user, identity.left.unwrap_or(CENTURY)));
     }
-    let no_entry = || Failure::forbidden("Invalid authentication credentials");
-    let token = parameter(query, "token").ok().flatten().ok_or_else(no_entry)?;
+    let words = "Invalid authentication credentials";
+    let no_entry = || match dialect {
+        Dialect::Seed(_) => Failure::forbidden(words),
+        Dialect::V1(_) => Failure::unauthorized(words),
+    };
+    let token = token(dialect, request.headers(), query).ok_or_else(no_entry)?;
     match house.identify(&token).await {
         Ok((user, identity)) => Ok((user, identity.left)),
         Err(failure) if failure.status == StatusCode::UNAUTHORIZED => Err(no_entry()),
         Err(failure) => Err(failure),
     }
+}
+
+/// The token of a handshake: in its own header, among the subprotocols, where a page can put one, or in the query. The
+/// first system's is in the query alone.
+fn token(dialect: &Dialect, headers: &HeaderMap, query: &str) -> Option<String> {
+    let in_query = || parameter(query, "token").ok().flatten();
+    if matches!(dialect, Dialect::Seed(_)) {
+        return in_query();
+    }
+    let in_header = || bearer(headers).map(str::to_owned);
+    let among = || offered(headers).find_map(|name| name.strip_prefix(v1::BEARER).map(str::to_owned));
+    in_header().or_else(among).or_else(in_query)
 }
 
 /// The rules of RFC 6455 for a client's handshake.

@@ -4,14 +4,14 @@
 #[cfg(test)]
 mod tests;
 
-use super::Command;
-use crate::frame;
+use super::{Command, Outbound, alone, write};
 use crate::objects::{ChatObject, MessageObject, ending};
 use crate::receipts::{Receipts, RoomReceipts};
 use crate::reply::whole_seconds;
 use coop_core::live::{Encoder, Entry, Frames, Level, Tape};
 use coop_core::{
-    Engine, Event, Hint, HintKind, Message, MessageId, MessageStatus, RoomId, RoomInfo, Timestamp, UserId,
+    Draft, Engine, ErrorKind, Event, GoneReason, Hint, HintKind, Message, MessageId, MessageStatus, RoomId, RoomInfo,
+    Timestamp, UserId,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -22,6 +22,8 @@ use tokio::time::Instant;
 
 /// How long pieces of an answer gather: its clients append another bubble for each that follows something else.
 const DELTAS: Duration = Duration::from_millis(75);
+/// A leave takes effect after this, unless the room is joined again: the seed's page leaves and joins all the time.
+pub(super) const LEAVES_AFTER: Duration = Duration::from_secs(1);
 /// How long opening a room may take.
 const A_MOMENT: Duration = Duration::from_secs(10);
 /// How many answers are remembered, those that have ended the shortest.
@@ -55,10 +57,10 @@ pub(crate) fn decode(text: &str) -> Result<Option<Command>, &'static str> {
         return Ok(None);
     };
     let command: fn(RoomId, Option<String>) -> Option<Command> = match kind.as_str() {
-        "join" => |room, _| Some(Command::Join(room)),
+        "join" => |room, _| Some(Command::Join(room, None)),
         "leave" => |room, _| Some(Command::Leave(room)),
         "typing" => |room, _| Some(Command::Typing(room)),
-        "message" => |room, content| content.map(|content| Command::Message(room, content)),
+        "message" => |room, content| content.map(|content| Command::Send(room, Draft::text(content))),
         _ => return Ok(None),
     };
     let room = said.chat_id.and_then(of::<i64>).ok_or(NOT_AUTHORIZED)?;
@@ -125,38 +127,65 @@ struct Refusal<'a> {
     retry_after: Option<u64>,
 }
 
-/// Appends a frame; false if there is none.
-fn write(out: &mut Vec<u8>, value: &impl Serialize) -> bool {
-    let mark = frame::begin_text(out);
-    match serde_json::to_writer(&mut *out, value) {
-        Ok(()) => {
-            frame::end_text(out, mark);
-            true
+/// The frames that say this; none for what this dialect has no words for.
+pub(super) fn encode(said: &Outbound<'_>) -> Vec<u8> {
+    match said {
+        Outbound::Refused { error, .. } => refusal(
+            match error.kind() {
+                ErrorKind::NotFound => NOT_AUTHORIZED,
+                _ => error.words(),
+            },
+            error.retry_after(),
+        ),
+        // That it was sent is seen by its event; which bots will not answer is not.
+        Outbound::Sent { sent, unasked, .. } => {
+            let refused = sent.turns.iter().filter_map(|turn| turn.refused());
+            let mut frames: Vec<u8> = refused.flat_map(|error| refusal(&error.words, None)).collect();
+            if let Some(error) = unasked {
+                frames.extend(refusal(error.words(), error.retry_after()));
+            }
+            frames
         }
-        Err(error) => {
-            tracing::error!(%error, "a frame could not be written");
-            frame::abandon_text(out, mark);
-            false
+        // Who made a room has been told over HTTP.
+        Outbound::Gained { entry, .. } if entry.role == coop_core::Role::Owner => Vec::new(),
+        Outbound::Gained { entry, joined_at } => gained(&entry.info, *joined_at),
+        // Who did it knows it.
+        Outbound::Gone { mine: true, .. } => Vec::new(),
+        Outbound::Gone { room, reason, .. } => {
+            let (chat_id, reason) = (*room, *reason);
+            alone(&match reason {
+                GoneReason::Removed => Say::RemovedFromChat {
+                    chat_id,
+                    notification: "You were removed from a chat",
+                },
+                GoneReason::Deleted => Say::ChatDeleted {
+                    chat_id,
+                    notification: "A chat was deleted",
+                },
+            })
         }
+        Outbound::JustEnded(message) => alone(&Say::BotStream {
+            message: (*message).into(),
+        }),
+        Outbound::Ready(_)
+        | Outbound::Done(_)
+        | Outbound::Changed { .. }
+        | Outbound::Asked { .. }
+        | Outbound::Page { .. }
+        | Outbound::Bye(_) => Vec::new(),
     }
 }
 
-fn alone(value: &impl Serialize) -> Vec<u8> {
-    let mut out = Vec::new();
-    write(&mut out, value);
-    out
-}
-
-/// The frame that tells one client why something was not done, and when another try makes sense if that is known.
-pub(crate) fn refusal(words: &str, retry_after: Option<Duration>) -> Vec<u8> {
+/// Why something was not done, and when another try makes sense if that is known.
+fn refusal(words: &str, retry_after: Option<Duration>) -> Vec<u8> {
     alone(&Refusal {
         error: words,
         retry_after: retry_after.map(whole_seconds),
     })
 }
 
-/// The frame that tells somebody of a room they are now in: made with them in it, or later joined.
-pub(crate) fn gained(info: &RoomInfo, joined_at: Timestamp) -> Vec<u8> {
+/// Tells somebody of a room they are now in: made with them in it, or later joined.
+fn gained(info: &RoomInfo, joined_at: Timestamp) -> Vec<u8> {
     let chat = ChatObject::from(info);
     let name = &info.name;
     alone(&if joined_at == info.created_at {
@@ -168,36 +197,11 @@ pub(crate) fn gained(info: &RoomInfo, joined_at: Timestamp) -> Vec<u8> {
     })
 }
 
-/// The frame that shows an answer as it is now.
-pub(crate) fn answer(message: &Message) -> Vec<u8> {
-    alone(&Say::BotStream {
-        message: message.into(),
-    })
-}
-
 /// The frame that tells who has read what; it stands for all such frames of the room before it.
 pub(crate) fn receipts(room: RoomId, receipts: RoomReceipts<'_>) -> Vec<u8> {
     alone(&Say::ReadReceiptsUpdated {
         chat_id: room,
         read_receipts: receipts,
-    })
-}
-
-/// The frame that tells somebody that another has removed them.
-pub(crate) fn removed(room: RoomId) -> Vec<u8> {
-    let notification = "You were removed from a chat";
-    alone(&Say::RemovedFromChat {
-        chat_id: room,
-        notification,
-    })
-}
-
-/// The frame that tells somebody that a room is no more.
-pub(crate) fn deleted(room: RoomId) -> Vec<u8> {
-    let notification = "A chat was deleted";
-    alone(&Say::ChatDeleted {
-        chat_id: room,
-        notification,
     })
 }
 

@@ -28,6 +28,8 @@ pub(crate) enum Toll {
     Search,
     /// One room made by the user.
     NewRoom,
+    /// One message by the user, or one change.
+    Message,
 }
 
 /// All allowances that outlive a connection.
@@ -40,6 +42,7 @@ pub(crate) struct Tolls {
     invitations: Buckets<UserId>,
     searches: Buckets<UserId>,
     rooms: Buckets<UserId>,
+    messages: Buckets<UserId>,
     asks: Buckets<UserId>,
     asks_in_flight: u32,
     /// Answers that are owed. Bounded by the turns there are.
@@ -67,6 +70,7 @@ impl Tolls {
             invitations: buckets(limits.invitations_per_user, limits),
             searches: buckets(limits.searches_per_user, limits),
             rooms: buckets(limits.new_rooms_per_user, limits),
+            messages: buckets(limits.messages_per_user, limits),
             asks: buckets(limits.asks_per_user, limits),
             asks_in_flight: limits.asks_in_flight,
             in_flight: Mutex::default(),
@@ -86,6 +90,7 @@ impl Tolls {
             Toll::Invitation => (of_user(&self.invitations), "too many invitations; try again later"),
             Toll::Search => (of_user(&self.searches), "too many searches; try again later"),
             Toll::NewRoom => (of_user(&self.rooms), "too many new rooms; try again later"),
+            Toll::Message => (of_user(&self.messages), "too many messages"),
         };
         paid.map_err(|after| limited(words, after))
     }

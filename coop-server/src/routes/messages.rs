@@ -1,31 +1,134 @@
 //! What was said in a room, and who has read it.
 
-use super::rooms::{not_authorized, own_room};
+use super::rooms::{not_authorized, own_room, room};
+use super::turns::AskedObject;
+use crate::asking::Asking;
 use crate::call::Call;
 use crate::objects::MessageObject;
 use crate::receipts;
 use crate::reply::{Answer, Failure, Reply};
-use coop_core::{MAX_PAGE, Range, Seq, User};
+use coop_core::{Draft, Error, MAX_PAGE, Message, MessageId, Meta, Page, Range, Seq, User};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// How many messages are shown if nobody says.
 const PAGE: u32 = 50;
 
 /// Part of the history, oldest first: the newest, or those before or after a position.
 pub(crate) async fn list(call: Call, user: User) -> Answer {
-    let limit: u32 = call.number("limit")?.unwrap_or(PAGE);
+    let (range, limit) = part(&call)?;
+    let room = own_room(&call, &user).await?;
+    let page = room.history(range, limit).await.map_err(not_authorized)?;
+    let shown = page.messages.iter().map(|message| MessageObject::from(&**message));
+    Reply::json(&shown.collect::<Vec<_>>())
+}
+
+/// Which part of the history is asked for.
+fn part(call: &Call) -> Result<(Range, u32), Failure> {
     let range = match (call.number("before")?, call.number("after")?) {
         (None, None) => Range::Newest,
         (Some(before), None) => Range::Before(Seq(before)),
         (None, Some(after)) => Range::After(Seq(after)),
         (Some(_), Some(_)) => return Err(Failure::malformed("before and after exclude each other")),
     };
+    let limit: u32 = call.number("limit")?.unwrap_or(PAGE);
     if limit == 0 {
         return Err(Failure::malformed("limit must be at least 1"));
     }
-    let room = own_room(&call, &user).await?;
-    let page = room.history(range, limit.min(MAX_PAGE)).await.map_err(not_authorized)?;
-    let shown = page.messages.iter().map(|message| MessageObject::from(&**message));
-    Reply::json(&shown.collect::<Vec<_>>())
+    Ok((range, limit.min(MAX_PAGE)))
+}
+
+/// Messages in the engine's own words, and whether there are more.
+#[derive(Serialize)]
+struct PageObject<'a> {
+    messages: &'a [Arc<Message>],
+    more: bool,
+}
+
+fn shown(page: &Page) -> Answer {
+    Reply::json(&PageObject {
+        messages: &page.messages,
+        more: page.more,
+    })
+}
+
+/// The same part of the history in the engine's own words.
+pub(crate) async fn page(call: Call, user: User) -> Answer {
+    let (range, limit) = part(&call)?;
+    shown(&room(&call, &user).await?.history(range, limit).await?)
+}
+
+/// Messages that have all these words, or words that begin so; the newest page of them, or what is before a position.
+pub(crate) async fn search(call: Call, user: User) -> Answer {
+    let (range, limit) = part(&call)?;
+    let before = match range {
+        Range::Newest => None,
+        Range::Before(seq) => Some(seq),
+        Range::After(_) => return Err(Failure::malformed("a search goes back: it has no after")),
+    };
+    let missing = || Failure::malformed("query is missing");
+    let text = call.parameter("query")?.ok_or_else(missing)?;
+    shown(&room(&call, &user).await?.search(&text, before, limit).await?)
+}
+
+#[derive(Deserialize)]
+struct NewMessage {
+    text: String,
+    client_id: Option<String>,
+    reply_to: Option<MessageId>,
+    meta: Option<Meta>,
+}
+
+/// What was said, and whom it asked.
+#[derive(Serialize)]
+struct SentObject<'a> {
+    message: &'a Message,
+    turns: Vec<AskedObject<'a>>,
+    duplicate: bool,
+    /// Why nobody was asked who would have been.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unasked: Option<&'a str>,
+}
+
+/// Says something.
+pub(crate) async fn send(call: Call, user: User) -> Answer {
+    let asked: NewMessage = call.json()?;
+    let room = room(&call, &user).await?;
+    let is_ai_chat = room.entry().await?.info.is_ai_chat;
+    let draft = Draft {
+        text: asked.text,
+        client_id: asked.client_id,
+        reply_to: asked.reply_to,
+        meta: asked.meta,
+        asks_nobody: false,
+    };
+    let house = &call.house;
+    let (asking, handed) = Asking::begin(house, user.id(), room, is_ai_chat, draft).await?;
+    let (sent, unasked) = asking.end(house, handed).await?;
+    Reply::json(&SentObject {
+        message: &sent.message,
+        turns: sent.turns.iter().map(AskedObject::of).collect(),
+        duplicate: sent.duplicate,
+        unasked: unasked.as_ref().map(Error::words),
+    })
+}
+
+#[derive(Deserialize)]
+struct NewText {
+    text: String,
+}
+
+/// Changes what one said.
+pub(crate) async fn edit(call: Call, user: User) -> Answer {
+    let NewText { text } = call.json()?;
+    let message = room(&call, &user).await?.edit(call.message()?, text).await?;
+    Reply::json(&*message)
+}
+
+/// Takes back what one said, or, as the owner, what anybody said.
+pub(crate) async fn delete(call: Call, user: User) -> Answer {
+    room(&call, &user).await?.delete(call.message()?).await?;
+    Reply::message("Deleted")
 }
 
 /// Who has read each author's newest message, by message. Clients show no others.

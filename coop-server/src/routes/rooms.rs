@@ -3,7 +3,7 @@
 use crate::call::Call;
 use crate::objects::{ChatObject, ChatRow};
 use crate::reply::{Answer, Failure, Reply};
-use coop_core::{Error, ErrorKind, Room, RoomDraft, User};
+use coop_core::{Error, ErrorKind, Room, RoomDraft, User, UserId};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 
@@ -58,6 +58,31 @@ pub(crate) async fn show(call: Call, user: User) -> Answer {
     let room = known_room(&call, &user, || Failure::forbidden("Not authorized")).await?;
     let entry = room.entry().await?;
     Reply::json(&ChatObject::from(&entry.info))
+}
+
+/// One room as its user has it in the list, in the engine's own words.
+pub(crate) async fn entry(call: Call, user: User) -> Answer {
+    Reply::json(&room(&call, &user).await?.entry().await?)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Change {
+    name: Option<String>,
+    owner: Option<UserId>,
+}
+
+/// Gives a room another name, or another owner. Only its owner may.
+pub(crate) async fn change(call: Call, user: User) -> Answer {
+    let Change { name, owner } = call.json()?;
+    let room = room(&call, &user).await?;
+    if let Some(name) = name {
+        room.rename(name).await?;
+    }
+    if let Some(owner) = owner {
+        room.hand_over(owner).await?;
+    }
+    Reply::json(&room.entry().await?)
 }
 
 /// Deletes a room with everything in it.

@@ -19,7 +19,7 @@ pub(crate) async fn stop(call: Call, user: User) -> Answer {
 
 /// Ends the turn whose answer this is.
 pub(crate) async fn stop_answer(call: Call, user: User) -> Answer {
-    room(&call, &user).await?.stop_answer(call.answer()?).await?;
+    room(&call, &user).await?.stop_answer(call.message()?).await?;
     Reply::message("Stopped")
 }
 
@@ -31,17 +31,27 @@ pub(crate) async fn retry(call: Call, user: User) -> Answer {
 
 /// Asks again what this was the answer to.
 pub(crate) async fn retry_answer(call: Call, user: User) -> Answer {
-    let (room, message) = (room(&call, &user).await?, call.answer()?);
+    let (room, message) = (room(&call, &user).await?, call.message()?);
     ask_again(call, &user, room, async |room| room.retry_answer(message).await).await
 }
 
 /// A turn, and why it was refused if it was.
 #[derive(Serialize)]
-struct Asked<'a> {
+pub(super) struct AskedObject<'a> {
     turn: TurnId,
     bot: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a coop_core::TurnError>,
+}
+
+impl<'a> AskedObject<'a> {
+    pub(super) fn of(turn: &'a TurnHandle) -> Self {
+        Self {
+            turn: turn.id(),
+            bot: turn.bot(),
+            error: turn.refused(),
+        }
+    }
 }
 
 /// Asking again costs what asking costs, until the answer has ended.
@@ -59,17 +69,13 @@ async fn ask_again(
             return Err(error.into());
         }
     };
-    let answer = Reply::json(&Asked {
-        turn: turn.id(),
-        bot: turn.bot(),
-        error: turn.refused(),
-    });
+    let answer = Reply::json(&AskedObject::of(&turn));
     asking.until_answered(std::slice::from_ref(&turn), &call.house.sockets, &call.house.closing);
     answer
 }
 
 /// What the bot had read whose answer this is.
 pub(crate) async fn receipt(call: Call, user: User) -> Answer {
-    let receipt: Receipt = room(&call, &user).await?.receipt(call.answer()?).await?;
+    let receipt: Receipt = room(&call, &user).await?.receipt(call.message()?).await?;
     Reply::json(&receipt)
 }

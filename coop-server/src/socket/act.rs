@@ -5,26 +5,22 @@ use super::connection::{Connection, Ending};
 use super::deliver::encode;
 use super::outbox::Written;
 use super::wire::Slot;
-use crate::dialect::Command;
-use crate::dialect::seed::{NOT_AUTHORIZED, Seed, answer};
-use crate::limits::Asking;
-use coop_core::command::asks;
+use crate::asking::Asking;
+use crate::dialect::{Asked, Command, Outbound, Ref};
 use coop_core::live::{Cursor, Level};
-use coop_core::{Attachment, Draft, Error, ErrorKind, Handed, HintKind, Room, RoomId, Start};
+use coop_core::{
+    Attachment, Draft, Error, HintKind, MessageId, Page, Range, Room, RoomId, Sent, Seq, Start, TurnHandle, TurnId,
+};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-/// A leave takes effect after this, unless the room is joined again: the seed's page leaves and joins all the time.
-const LEAVE_AFTER: Duration = Duration::from_secs(1);
 /// So many messages of one client are on their way to the disk; before the next one of them must be there.
 const MAX_SENDING: usize = 32;
 
 pub(super) struct Actor<'a> {
     connection: &'a Connection,
-    seed: &'a Seed,
     attachment: &'a Attachment,
     /// Rooms to be left, in the order of time; each once.
     leaves: Vec<(Instant, RoomId)>,
@@ -36,11 +32,40 @@ pub(super) struct Actor<'a> {
 
 type Sending<'a> = FuturesUnordered<BoxFuture<'a, Result<(), Ending>>>;
 
+/// What came of a command.
+enum Made {
+    Nothing,
+    Message(std::sync::Arc<coop_core::Message>),
+    Turn(TurnHandle),
+    Page(RoomId, Page),
+}
+
+/// Why a command was not carried out.
+enum Failed {
+    /// The client should not have asked.
+    Refused(Error),
+    /// It could not know better: the seed's page joins and leaves all the time, also a room that it does not know it has lost.
+    Told(Error),
+    /// There is nobody to tell.
+    Ended(Ending),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<Ending> for Failed {
+    fn from(ending: Ending) -> Self {
+        Self::Ended(ending)
+    }
+}
+
 impl<'a> Actor<'a> {
-    pub(super) fn new(connection: &'a Connection, seed: &'a Seed, attachment: &'a Attachment) -> Self {
+    pub(super) fn new(connection: &'a Connection, attachment: &'a Attachment) -> Self {
         Self {
             connection,
-            seed,
             attachment,
             leaves: Vec::new(),
             typed: Vec::new(),
@@ -58,9 +83,9 @@ impl<'a> Actor<'a> {
                 .is_some_and(|sending| sending.len() >= MAX_SENDING);
             let done = tokio::select! {
                 biased;
-                command = self.connection.next_command(), if !full => match command {
+                asked = self.connection.next_command(), if !full => match asked {
                     // In a box of its own, so that an idle connection does not keep room for all that a command may need.
-                    Some(command) => Box::pin(self.carry_out(command)).await,
+                    Some(asked) => Box::pin(self.carry_out(asked)).await,
                     None => break,
                 },
                 done = one_of(&mut self.sending) => done,
@@ -78,27 +103,86 @@ impl<'a> Actor<'a> {
         Ok(())
     }
 
-    async fn carry_out(&mut self, command: Command) -> Result<(), Ending> {
-        match command {
-            Command::Join(room) => self.join(room).await,
-            Command::Leave(room) => {
-                self.leave(room);
-                Ok(())
-            }
-            Command::Message(room, text) => self.say(room, text).await,
+    async fn carry_out(&mut self, Asked { by, command }: Asked) -> Result<(), Ending> {
+        let made = match command {
+            // Answered when it is on disk.
+            Command::Send(room, draft) => return self.say(by, room, draft).await,
+            Command::Resume(rooms) => self.resume(rooms).await,
+            Command::Join(room, after) => self.join(room, |dialect, from| dialect.start(from, after)).await,
+            Command::Leave(room) => self.leave(room),
+            Command::Edit(room, message, text) => self.edit(room, message, text).await,
+            Command::Delete(room, message) => self.delete(room, message).await,
             Command::Typing(room) => self.typing(room).await,
+            Command::Read(room, seq) => self.read(room, seq).await,
+            Command::Stop(room, turn) => self.stop(room, turn).await,
+            Command::Retry(room, message) => self.retry(room, message).await,
+            Command::History(room, range, limit) => self.history(room, range, limit).await,
+            Command::Token(token) => self.renew(&token).await,
+        };
+        self.answer(by.as_ref(), made).await
+    }
+
+    /// Tells the client what came of it.
+    async fn answer(&mut self, by: Option<&Ref>, made: Result<Made, Failed>) -> Result<(), Ending> {
+        let connection = self.connection;
+        match (made, by) {
+            (Err(Failed::Ended(ending)), _) => Err(ending),
+            (Err(Failed::Refused(error)), _) => connection.refuse(by, &error),
+            (Err(Failed::Told(error)), _) => connection.tell(by, &error),
+            // Too long to wait in memory for a client that does not read.
+            (Ok(Made::Page(room, page)), _) => {
+                let page = connection.encode(&Outbound::Page { by, room, page: &page });
+                connection.write_of(room, &page).await
+            }
+            (Ok(_), None) => Ok(()),
+            (Ok(Made::Nothing), Some(by)) => connection.say(&Outbound::Done(by)),
+            (Ok(Made::Message(message)), Some(by)) => {
+                let message = &message;
+                connection.say(&Outbound::Changed { by, message })
+            }
+            (Ok(Made::Turn(turn)), Some(by)) => connection.say(&Outbound::Asked { by, turn: &turn }),
         }
     }
 
-    /// Joins a room. A refusal is no error of the client's: the seed's page joins and leaves all the time, also a room
-    /// that it does not know it has lost.
-    async fn join(&mut self, room: RoomId) -> Result<(), Ending> {
+    /// The handle on a room that the user is in.
+    async fn room(&mut self, room: RoomId) -> Result<Room, Error> {
+        Ok(self.attachment.room(&self.slot(room).await?.feed))
+    }
+
+    async fn slot(&mut self, room: RoomId) -> Result<Slot, Error> {
+        self.connection.slot(room).await.ok_or_else(Error::no_such_room)
+    }
+
+    /// Joins rooms where an earlier connection stopped. Those that are lost are told of, and are no failure of the rest.
+    async fn resume(&mut self, rooms: Vec<(RoomId, coop_core::Position)>) -> Result<Made, Failed> {
+        for (room, position) in rooms {
+            match self.join(room, |_, _| Start::Position(position)).await {
+                Err(Failed::Told(error)) => match error.kind() {
+                    coop_core::ErrorKind::NotFound => self.connection.say(&Outbound::Gone {
+                        room,
+                        reason: coop_core::GoneReason::Removed,
+                        by: None,
+                        mine: false,
+                    })?,
+                    _ => return Err(Failed::Told(error)),
+                },
+                joined => drop(joined?),
+            }
+        }
+        Ok(Made::Nothing)
+    }
+
+    async fn join(
+        &mut self,
+        room: RoomId,
+        start: impl FnOnce(&crate::dialect::Dialect, Cursor) -> Start,
+    ) -> Result<Made, Failed> {
         self.leaves.retain(|(_, other)| *other != room);
-        let Some(slot) = self.connection.slot(room).await else {
-            return self.connection.tell(NOT_AUTHORIZED, None);
-        };
-        if slot.level == Level::Full {
-            return Ok(());
+        let no_such_room = || Failed::Told(Error::no_such_room());
+        let slot = self.slot(room).await.map_err(Failed::Told)?;
+        let dialect = &self.connection.dialect;
+        if slot.level == Level::Full && dialect.joins_once() {
+            return Ok(Made::Nothing);
         }
         let joining = |slot: &Slot| slot.level == Level::Full && slot.cursor == Cursor::NOWHERE;
         // Until the room is loaded no offer fits. The slot may have moved on since the look: what counts is where it
@@ -107,10 +191,8 @@ impl<'a> Actor<'a> {
             slot.level = Level::Full;
             std::mem::replace(&mut slot.cursor, Cursor::NOWHERE)
         });
-        let Some(from) = from else {
-            return self.connection.tell(NOT_AUTHORIZED, None);
-        };
-        let pulled = match self.attachment.join(&slot.feed, Start::Since(from.seq())).await {
+        let from = from.ok_or_else(no_such_room)?;
+        let pulled = match self.attachment.join(&slot.feed, start(dialect, from)).await {
             Ok(pulled) => pulled,
             Err(error) => {
                 if let Some(slot) = self.connection.wire().slot(room).filter(|slot| joining(slot)) {
@@ -118,31 +200,30 @@ impl<'a> Actor<'a> {
                 }
                 self.attachment.leave(&slot.feed);
                 self.connection.fall_behind();
-                let words = match error.kind() {
-                    ErrorKind::NotFound => NOT_AUTHORIZED,
-                    _ => error.words(),
-                };
-                return self.connection.tell(words, error.retry_after());
+                return Err(Failed::Told(error));
             }
         };
-        let frames = encode(self.seed, Level::Full, &pulled, &slot.feed, self.attachment).await;
+        let frames = encode(dialect, Level::Full, &pulled, &slot.feed, self.attachment).await;
         loop {
             self.connection.until_clear().await?;
             match self.connection.write(room, joining, &pulled, &frames) {
                 Some(Written::Nothing) => self.connection.until_writable().await?,
                 Some(_) => break,
-                None => return Ok(()),
+                None => return Ok(Made::Nothing),
             }
         }
         self.connection.fall_behind();
-        self.attachment.hint(&slot.feed, HintKind::Presence { here: true });
-        self.show_just_ended(&slot).await
+        if slot.level == Level::Events {
+            self.attachment.hint(&slot.feed, HintKind::Presence { here: true });
+        }
+        self.show_just_ended(&slot).await?;
+        Ok(Made::Nothing)
     }
 
     /// Shows the newest message once more if it is an answer that has just ended: the client may have read its text
     /// before the end, and it joined after. Anywhere but at the bottom it would be shown twice.
     async fn show_just_ended(&mut self, slot: &Slot) -> Result<(), Ending> {
-        let ended = self.seed.just_ended(slot.room);
+        let ended = self.connection.dialect.just_ended(slot.room);
         if ended.is_empty() {
             return Ok(());
         }
@@ -151,20 +232,31 @@ impl<'a> Actor<'a> {
             Err(_) => return Ok(()),
         };
         match last.filter(|message| ended.contains(&message.id)) {
-            Some(message) => self.connection.write_of(slot.room, &answer(&message)).await,
+            Some(message) => {
+                let frame = self.connection.encode(&Outbound::JustEnded(&message));
+                self.connection.write_of(slot.room, &frame).await
+            }
             None => Ok(()),
         }
     }
 
-    fn leave(&mut self, room: RoomId) {
+    /// Leaves a room, now or a little later. Nobody is told that there is no such room: it may have been lost.
+    #[allow(clippy::unnecessary_wraps, reason = "as the other commands")]
+    fn leave(&mut self, room: RoomId) -> Result<Made, Failed> {
+        let after = self.connection.dialect.leaves_after();
+        if after.is_zero() {
+            self.leave_now(room);
+            return Ok(Made::Nothing);
+        }
         let joined = self
             .connection
             .wire()
             .slot(room)
             .is_some_and(|slot| slot.level == Level::Full);
         if joined && self.leaves.iter().all(|(_, other)| *other != room) {
-            self.leaves.push((Instant::now() + LEAVE_AFTER, room));
+            self.leaves.push((Instant::now() + after, room));
         }
+        Ok(Made::Nothing)
     }
 
     fn leave_now(&self, room: RoomId) {
@@ -180,50 +272,37 @@ impl<'a> Actor<'a> {
         self.attachment.hint(&feed, HintKind::Presence { here: false });
     }
 
-    async fn say(&mut self, room: RoomId, text: String) -> Result<(), Ending> {
-        let Some(slot) = self.connection.slot(room).await else {
-            return self.connection.refuse(NOT_AUTHORIZED, None);
+    /// Hands a message over; the rest is done when it is on disk.
+    async fn say(&mut self, by: Option<Ref>, room: RoomId, draft: Draft) -> Result<(), Ending> {
+        let connection = self.connection;
+        let Some(slot) = connection.slot(room).await else {
+            return connection.refuse(by.as_ref(), &Error::no_such_room());
         };
-        let house = &self.connection.house;
-        let bots: Vec<_> = house.bots.iter().map(String::as_str).collect();
-        let asks = asks(&text, &bots);
-        let asked = asks.named.len() + usize::from(asks.default);
-        // In an AI chat somebody alone asks with every message; whether they are alone the commit decides.
-        let perhaps = slot.feed.is_ai_chat() && asked == 0 && !bots.is_empty();
-        let room = self.attachment.room(&slot.feed);
-        let mut draft = Draft::text(text);
-        let (mut asking, mut refused) = (None, None);
-        if asked > 0 || perhaps {
-            match house.tolls.ask(self.connection.user, asked.max(1)) {
-                Ok(allowed) => asking = Some(allowed),
-                Err(error) if slot.feed.is_ai_chat() => {
-                    draft = draft.asking_nobody();
-                    refused = Some(error);
-                }
-                Err(error) => return self.connection.refuse(error.words(), error.retry_after()),
-            }
-        }
-        let saying = Saying {
-            connection: self.connection,
-            room,
-            asking,
-            refused,
-            perhaps,
-        };
-        match saying.room.begin_send(draft).await {
-            Ok(handed) => {
-                let sending = self.sending.get_or_insert_default();
-                sending.push(saying.end(handed).boxed());
+        let (room, is_ai_chat) = (self.attachment.room(&slot.feed), slot.feed.is_ai_chat());
+        match Asking::begin(&connection.house, connection.user, room, is_ai_chat, draft).await {
+            Ok((asking, handed)) => {
+                let end = async move {
+                    let said = asking.end(&connection.house, handed).await;
+                    said_at_last(connection, by.as_ref(), said)
+                };
+                self.sending.get_or_insert_default().push(end.boxed());
                 Ok(())
             }
-            Err(error) => saying.failed(&error),
+            Err(error) => connection.refuse(by.as_ref(), &error),
         }
     }
 
-    async fn typing(&mut self, room: RoomId) -> Result<(), Ending> {
-        let Some(slot) = self.connection.slot(room).await else {
-            return self.connection.refuse(NOT_AUTHORIZED, None);
-        };
+    async fn edit(&mut self, room: RoomId, message: MessageId, text: String) -> Result<Made, Failed> {
+        Ok(Made::Message(self.room(room).await?.edit(message, text).await?))
+    }
+
+    async fn delete(&mut self, room: RoomId, message: MessageId) -> Result<Made, Failed> {
+        self.room(room).await?.delete(message).await?;
+        Ok(Made::Nothing)
+    }
+
+    async fn typing(&mut self, room: RoomId) -> Result<Made, Failed> {
+        let slot = self.slot(room).await?;
         let now = Instant::now();
         let every = self.connection.house.limits.typing_every;
         self.typed.retain(|(at, _)| now < *at + every);
@@ -231,52 +310,71 @@ impl<'a> Actor<'a> {
             self.typed.push((now, room));
             self.attachment.hint(&slot.feed, HintKind::Typing);
         }
-        Ok(())
+        Ok(Made::Nothing)
     }
-}
 
-/// A message that has been handed over, and what is owed for it.
-struct Saying<'a> {
-    connection: &'a Connection,
-    room: Room,
-    /// What it may ask, if it asks.
-    asking: Option<Asking>,
-    /// Why it does not ask, in an AI chat where it would have.
-    refused: Option<Error>,
-    /// It asks only if its author is alone in the room.
-    perhaps: bool,
-}
+    async fn read(&mut self, room: RoomId, seq: Seq) -> Result<Made, Failed> {
+        self.room(room).await?.mark_read(seq).await?;
+        Ok(Made::Nothing)
+    }
 
-impl Saying<'_> {
-    /// Waits until it is on disk and tells its author what went wrong.
-    async fn end(self, handed: Handed) -> Result<(), Ending> {
-        match handed.sent().await {
-            Ok(sent) => {
-                if let Some(asking) = self.asking {
-                    let house = &self.connection.house;
-                    asking.until_answered(&sent.turns, &house.sockets, &house.closing);
-                }
-                for error in sent.turns.iter().filter_map(|turn| turn.refused()) {
-                    self.connection.tell(&error.words, None)?;
-                }
-                match self.refused {
-                    Some(error) if !self.perhaps || is_alone(&self.room).await => {
-                        self.connection.refuse(error.words(), error.retry_after())
-                    }
-                    _ => Ok(()),
-                }
+    async fn stop(&mut self, room: RoomId, turn: TurnId) -> Result<Made, Failed> {
+        self.room(room).await?.stop(turn).await?;
+        Ok(Made::Nothing)
+    }
+
+    /// Asking again costs what asking costs.
+    async fn retry(&mut self, room: RoomId, message: MessageId) -> Result<Made, Failed> {
+        let room = self.room(room).await?;
+        let house = &self.connection.house;
+        let asking = house.tolls.ask(self.connection.user, 1)?;
+        match room.retry_answer(message).await {
+            Ok(turn) => {
+                asking.until_answered(std::slice::from_ref(&turn), &house.sockets, &house.closing);
+                Ok(Made::Turn(turn))
             }
-            Err(error) => self.failed(&error),
+            Err(error) => {
+                asking.forget();
+                Err(error.into())
+            }
         }
     }
 
-    fn failed(self, error: &Error) -> Result<(), Ending> {
-        self.asking.into_iter().for_each(Asking::forget);
-        match error.kind() {
-            ErrorKind::NotFound => self.connection.refuse(NOT_AUTHORIZED, None),
-            _ => self.connection.refuse(error.words(), error.retry_after()),
+    async fn history(&mut self, room: RoomId, range: Range, limit: u32) -> Result<Made, Failed> {
+        let page = self.room(room).await?.history(range, limit).await?;
+        Ok(Made::Page(room, page))
+    }
+
+    /// Lets the connection go on for as long as another token of the same user is good.
+    async fn renew(&mut self, token: &str) -> Result<Made, Failed> {
+        let no_entry = || Error::new(coop_core::ErrorKind::Unauthorized, "Invalid authentication credentials");
+        match self.connection.house.identify(token).await {
+            Ok((user, identity)) if user.id() == self.connection.user => {
+                self.connection.stay_for(identity.left);
+                Ok(Made::Nothing)
+            }
+            Ok(_) => Err(no_entry().into()),
+            Err(failure) if failure.is_unavailable() => {
+                Err(Failed::Told(Error::unavailable("the store does not answer")))
+            }
+            Err(_) => Err(no_entry().into()),
         }
     }
+}
+
+/// Tells an author what came of a message.
+fn said_at_last(
+    connection: &Connection,
+    by: Option<&Ref>,
+    said: Result<(Sent, Option<Error>), Error>,
+) -> Result<(), Ending> {
+    let (sent, unasked) = match said {
+        Ok(said) => said,
+        Err(error) => return connection.refuse(by, &error),
+    };
+    let (sent, unasked) = (&sent, unasked.as_ref());
+    connection.say(&Outbound::Sent { by, sent, unasked })?;
+    unasked.map_or(Ok(()), |_| connection.count_error())
 }
 
 /// The next message to be on disk; never if none is on its way.
@@ -297,11 +395,6 @@ fn go_on(done: Result<(), Ending>) -> Result<(), Ending> {
         Err(ending) if ending != Ending::Lost => Err(ending),
         _ => Ok(()),
     }
-}
-
-/// Whether nobody else is in a room.
-async fn is_alone(room: &Room) -> bool {
-    room.members().await.is_ok_and(|members| members.len() == 1)
 }
 
 async fn until(moment: Option<Instant>) {

@@ -9,11 +9,11 @@ use super::pulse;
 use super::receive::Rates;
 use super::wire::{Slot, Wire};
 use crate::api::House;
-use crate::dialect::{Command, seed};
+use crate::dialect::{Asked, Dialect, Farewell, Outbound, Ref, Welcome};
 use crate::frame::{self, Violation};
 use bytes::Bytes;
-use coop_core::live::{Encoder, Level, Reader};
-use coop_core::{Attachment, ErrorKind, HintKind, RoomId, User, UserId};
+use coop_core::live::{Level, Reader};
+use coop_core::{Attachment, Error, ErrorKind, HintKind, RoomEntry, RoomId, User, UserId};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -43,6 +43,10 @@ pub(super) struct Connection {
     pub(super) socket: TcpStream,
     /// Whose it is.
     pub(super) user: UserId,
+    /// What is spoken.
+    pub(super) dialect: Dialect,
+    /// When its token ends. Moved by its own task alone.
+    until: Mutex<Instant>,
     /// Where it stands and what goes out first. Rooms only try this lock, but for telling that one is gone;
     /// their receipts wait for it.
     wire: Mutex<Wire>,
@@ -73,7 +77,7 @@ pub(super) struct Connection {
 
 #[derive(Default)]
 struct Inbox {
-    commands: VecDeque<Command>,
+    commands: VecDeque<Asked>,
     /// Nothing more will come.
     ended: bool,
 }
@@ -87,46 +91,42 @@ pub(super) enum Ending {
     Lost,
     /// The client broke the protocol.
     Violated(Violation),
-    /// The client does not read.
-    Slow,
-    /// The client's token is no longer good.
-    Expired,
-    /// All tokens of the user have been ended.
-    LoggedOut,
-    /// The client answers no ping.
-    Silent,
-    /// The client goes on doing what is refused.
-    Unruly,
-    /// The server or the engine closes.
-    Closing,
-    /// The store does not say which rooms the user is in.
-    Unavailable,
+    /// It is sent away.
+    Sent(Farewell),
 }
 
 impl Ending {
+    pub(super) const CLOSING: Self = Self::Sent(Farewell::Closing);
+    pub(super) const SLOW: Self = Self::Sent(Farewell::Slow);
+    pub(super) const UNAVAILABLE: Self = Self::Sent(Farewell::Unavailable);
+
     /// What the client is told, if it can be told anything.
-    fn close_frame(&self) -> Option<Vec<u8>> {
+    fn last_frames(&self, dialect: &Dialect) -> Option<Vec<u8>> {
         let mut out = Vec::new();
         match self {
             Self::Lost => return None,
             // 1005 stands for "no code", and makes the frame an empty one.
             Self::Closed(code) => frame::close(&mut out, code.unwrap_or(1005), ""),
             Self::Violated(violation) => frame::close(&mut out, violation.close_code(), &violation.to_string()),
-            Self::Slow => frame::close(&mut out, 4508, "slow reader"),
-            Self::Expired => frame::close(&mut out, 4401, "token expired"),
-            Self::LoggedOut => frame::close(&mut out, 4401, "logged out"),
-            Self::Silent => frame::close(&mut out, 4408, "no answer to pings"),
-            Self::Unruly => frame::close(&mut out, 1008, "too many errors"),
-            Self::Closing => frame::close(&mut out, 1012, "the server restarts"),
-            Self::Unavailable => frame::close(&mut out, 1013, "try again later"),
+            Self::Sent(reason) => {
+                out = dialect.encode(&Outbound::Bye(*reason));
+                frame::close(&mut out, dialect.close_code(*reason), reason.words());
+            }
         }
         Some(out)
     }
 }
 
 /// Serves a socket until it ends.
-pub(super) async fn run(house: Arc<House>, user: User, socket: TcpStream, ahead: Bytes, until: Instant) {
-    let connection = Arc::new(Connection::new(socket, user.id(), Arc::clone(&house)));
+pub(super) async fn run(
+    house: Arc<House>,
+    user: User,
+    dialect: Dialect,
+    socket: TcpStream,
+    ahead: Bytes,
+    until: Instant,
+) {
+    let connection = Arc::new(Connection::new(socket, user.id(), dialect, until, Arc::clone(&house)));
     house.pulse.feel(&connection);
     if house.pulse.is_still() {
         let (pulse, closing) = (Arc::downgrade(&house.pulse), house.closing.clone());
@@ -134,16 +134,16 @@ pub(super) async fn run(house: Arc<House>, user: User, socket: TcpStream, ahead:
             .sockets
             .spawn(pulse::beat(pulse, house.limits.ping_every, closing));
     }
-    let encoder = Arc::clone(&house.seed) as Arc<dyn Encoder>;
+    let encoder = connection.dialect.encoder();
     let attachment = user.attach(Arc::clone(&connection) as Arc<dyn Reader>, encoder);
     let ending = match Box::pin(connection.begin(&user, &attachment)).await {
         Ok(()) => {
             tokio::select! {
                 biased;
-                () = house.closing.cancelled() => Ending::Closing,
-                () = connection.closed.notified() => connection.reason.get().cloned().unwrap_or(Ending::Closing),
-                () = sleep_until(until) => Ending::Expired,
-                ending = connection.serve(&house.seed, &attachment, ahead) => ending,
+                () = house.closing.cancelled() => Ending::CLOSING,
+                () = connection.closed.notified() => connection.reason.get().cloned().unwrap_or(Ending::CLOSING),
+                () = connection.until_expired() => Ending::Sent(Farewell::Expired),
+                ending = connection.serve(&attachment, ahead) => ending,
             }
         }
         Err(ending) => ending,
@@ -162,10 +162,12 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    fn new(socket: TcpStream, user: UserId, house: Arc<House>) -> Self {
+    fn new(socket: TcpStream, user: UserId, dialect: Dialect, until: Instant, house: Arc<House>) -> Self {
         Self {
             socket,
             user,
+            dialect,
+            until: Mutex::new(until),
             wire: Mutex::default(),
             behind: AtomicBool::new(false),
             wake: Notify::new(),
@@ -186,11 +188,44 @@ impl Connection {
     /// the token and the attaching.
     async fn begin(&self, user: &User, attachment: &Attachment) -> Result<(), Ending> {
         match user.is_token_good().await {
-            Ok(true) => self.enter_all(attachment).await,
-            Ok(false) => Err(Ending::LoggedOut),
-            Err(error) if error.kind() == ErrorKind::Closed => Err(Ending::Closing),
-            Err(_) => Err(Ending::Unavailable),
+            Ok(true) => self.enter_all(user, attachment).await,
+            Ok(false) => Err(Ending::Sent(Farewell::LoggedOut)),
+            Err(error) if error.kind() == ErrorKind::Closed => Err(Ending::CLOSING),
+            Err(_) => Err(Ending::UNAVAILABLE),
         }
+    }
+
+    /// The first words to the client.
+    pub(super) async fn welcome(&self, user: &User, rooms: &[RoomEntry]) -> Result<(), Ending> {
+        let welcome = self.encode(&Outbound::Ready(Welcome {
+            user: user.account(),
+            rooms,
+            bots: &self.house.bots,
+            frame_bytes: self.house.limits.message_bytes,
+            now: self.house.engine.now(),
+        }));
+        self.write_when(&welcome, |_| true).await
+    }
+
+    async fn until_expired(&self) {
+        loop {
+            let until = *self.until();
+            sleep_until(until).await;
+            if *self.until() <= until {
+                return;
+            }
+        }
+    }
+
+    fn until(&self) -> MutexGuard<'_, Instant> {
+        self.until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets it go on for at least so long.
+    pub(super) fn stay_for(&self, left: Duration) {
+        let until = Instant::now() + left.min(super::CENTURY);
+        let mut kept = self.until();
+        *kept = until.max(*kept);
     }
 
     // What is shared.
@@ -254,7 +289,7 @@ impl Connection {
                     self.wake();
                 }
             }
-            _ => self.close(Ending::Silent),
+            _ => self.close(Ending::Sent(Farewell::Silent)),
         }
     }
 
@@ -310,34 +345,46 @@ impl Connection {
             Ok(Err(_)) => Err(Ending::Lost),
             // Somebody else may have written meanwhile.
             Err(_) if blocked_since().ok_or(Ending::Lost)? > since => Ok(()),
-            Err(_) => Err(Ending::Slow),
+            Err(_) => Err(Ending::SLOW),
         }
     }
 
     /// Answers the client. One that asks on without reading is too slow.
     pub(super) fn reply(&self, frame: &[u8]) -> Result<(), Ending> {
+        if frame.is_empty() {
+            return Ok(());
+        }
         let wire = &mut *self.wire();
         let replied = wire.outbox.reply(&self.socket, frame);
         if !wire.outbox.is_clear() {
             self.wake();
         }
-        replied.map_err(|_| Ending::Slow)
+        replied.map_err(|_| Ending::SLOW)
+    }
+
+    pub(super) fn encode(&self, said: &Outbound<'_>) -> Vec<u8> {
+        self.dialect.encode(said)
+    }
+
+    /// Says something short.
+    pub(super) fn say(&self, said: &Outbound<'_>) -> Result<(), Ending> {
+        self.reply(&self.encode(said))
     }
 
     /// Tells the client why something was not done.
-    pub(super) fn tell(&self, words: &str, retry_after: Option<Duration>) -> Result<(), Ending> {
-        self.reply(&seed::refusal(words, retry_after))
+    pub(super) fn tell(&self, by: Option<&Ref>, error: &Error) -> Result<(), Ending> {
+        self.say(&Outbound::Refused { by, error })
     }
 
     // Receiving.
 
     /// Receives, acts and delivers until one of them ends. What the client asked before it left is still done.
-    async fn serve(&self, seed: &seed::Seed, attachment: &Attachment, ahead: Bytes) -> Ending {
-        let mut act = pin!(Actor::new(self, seed, attachment).run());
+    async fn serve(&self, attachment: &Attachment, ahead: Bytes) -> Ending {
+        let mut act = pin!(Actor::new(self, attachment).run());
         let mut receive = pin!(self.receive(ahead));
         let ending = tokio::select! {
             biased;
-            ending = self.deliver(seed, attachment) => {
+            ending = self.deliver(attachment) => {
                 if ending == Ending::Lost {
                     // Nothing can be written any more, but what it said last may not have been read yet.
                     let _ = timeout(LAST_COMMANDS, async {
@@ -378,13 +425,13 @@ impl Connection {
         self.arrived.notify_one();
     }
 
-    pub(super) fn put(&self, command: Command) {
-        self.inbox().commands.push_back(command);
+    pub(super) fn put(&self, asked: Asked) {
+        self.inbox().commands.push_back(asked);
         self.arrived.notify_one();
     }
 
     /// The next command; `None` when no more will come.
-    pub(super) async fn next_command(&self) -> Option<Command> {
+    pub(super) async fn next_command(&self) -> Option<Asked> {
         loop {
             {
                 let mut inbox = self.inbox();
@@ -419,11 +466,13 @@ impl Connection {
     /// Sends the last frame and waits, but not long, until the client has closed too: closing first could destroy what
     /// it has not read yet.
     async fn say_goodbye(&self, ending: &Ending) {
-        let Some(close) = ending.close_frame() else { return };
+        let Some(last_frames) = ending.last_frames(&self.dialect) else {
+            return;
+        };
         let last = async {
             {
                 let wire = &mut *self.wire();
-                wire.outbox.finish(&self.socket, &close);
+                wire.outbox.finish(&self.socket, &last_frames);
             }
             self.until_clear().await?;
             if matches!(ending, Ending::Closed(_)) {
@@ -440,7 +489,7 @@ impl Connection {
             }
         };
         let said = timeout(GOODBYE, last).await;
-        if *ending == Ending::Slow && !matches!(said, Ok(Ok(()))) {
+        if *ending == Ending::SLOW && !matches!(said, Ok(Ok(()))) {
             // Nobody will read it: what the system still holds for this client need not be kept either.
             let _ = self.socket.set_zero_linger();
         }

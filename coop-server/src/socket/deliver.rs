@@ -2,10 +2,10 @@
 
 use super::connection::{Connection, Ending};
 use super::outbox::Written;
-use super::wire::{News, Slot};
-use crate::dialect::seed::{self, Seed};
-use coop_core::live::{Encoder, Frames, Level};
-use coop_core::{Attachment, ErrorKind, Feed, GoneReason, Pulled, Result, Role, RoomEntry, RoomId};
+use super::wire::{News, Slot, Wire};
+use crate::dialect::{Dialect, Outbound};
+use coop_core::live::{Frames, Level};
+use coop_core::{Attachment, ErrorKind, Feed, Pulled, Result, RoomEntry, RoomId, User};
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -13,18 +13,24 @@ use tokio::time::sleep;
 const PAUSE: Duration = Duration::from_millis(250);
 
 impl Connection {
-    /// Enters all rooms of the user.
-    pub(super) async fn enter_all(&self, attachment: &Attachment) -> Result<(), Ending> {
+    /// Enters all rooms of the user, and says so.
+    pub(super) async fn enter_all(&self, user: &User, attachment: &Attachment) -> Result<(), Ending> {
         let rooms = match attachment.enter_all().await {
             Ok(rooms) => rooms,
-            Err(error) if error.kind() == ErrorKind::Closed => return Err(Ending::Closing),
-            Err(_) => return Err(Ending::Unavailable),
+            Err(error) if error.kind() == ErrorKind::Closed => return Err(Ending::CLOSING),
+            Err(_) => return Err(Ending::UNAVAILABLE),
         };
+        let (entries, places): (Vec<_>, Vec<_>) = rooms
+            .into_iter()
+            .map(|(entry, feed, cursor)| (entry, (feed, cursor)))
+            .unzip();
+        // Before there are slots: nothing of a room can be written before it.
+        self.welcome(user, &entries).await?;
         let mut wire = self.wire();
-        wire.reserve(rooms.len());
-        for (entry, feed, cursor) in rooms {
+        wire.reserve(places.len());
+        for (feed, cursor) in places {
             wire.add(Slot {
-                room: entry.info.id,
+                room: feed.room(),
                 feed,
                 level: Level::Events,
                 cursor,
@@ -36,9 +42,9 @@ impl Connection {
     }
 
     /// Delivers until the connection ends.
-    pub(super) async fn deliver(&self, seed: &Seed, attachment: &Attachment) -> Ending {
+    pub(super) async fn deliver(&self, attachment: &Attachment) -> Ending {
         loop {
-            match Box::pin(self.catch_up(seed, attachment)).await {
+            match Box::pin(self.catch_up(attachment)).await {
                 Ok(()) => self.woken().await,
                 Err(ending) => return ending,
             }
@@ -46,7 +52,7 @@ impl Connection {
     }
 
     /// Brings everything up to date, as of the moment before it returns: what comes later wakes the task.
-    async fn catch_up(&self, seed: &Seed, attachment: &Attachment) -> Result<(), Ending> {
+    async fn catch_up(&self, attachment: &Attachment) -> Result<(), Ending> {
         loop {
             self.until_clear().await?;
             // The guard must not live through the arms.
@@ -57,7 +63,7 @@ impl Connection {
             }
             let missed = self.wire().next_missed();
             if let Some(room) = missed {
-                self.show_receipts(room, seed).await?;
+                self.show_receipts(room).await?;
                 continue;
             }
             self.catch_up_begins();
@@ -66,7 +72,7 @@ impl Connection {
                 return Ok(());
             }
             for room in behind {
-                self.pull(room, seed, attachment).await?;
+                self.pull(room, attachment).await?;
             }
         }
     }
@@ -82,12 +88,8 @@ impl Connection {
         match news {
             News::Gone(room, reason, by) => {
                 attachment.forget(room);
-                match reason {
-                    // Who did it knows it.
-                    _ if by == Some(self.user) => Ok(()),
-                    GoneReason::Deleted => self.reply(&seed::deleted(room)),
-                    GoneReason::Removed => self.reply(&seed::removed(room)),
-                }
+                let mine = by == Some(self.user);
+                self.say(&Outbound::Gone { room, reason, by, mine })
             }
             News::Gained(room) => {
                 let entered = self.enter(room, attachment).await;
@@ -125,22 +127,23 @@ impl Connection {
 
     /// Tells the client of a room that others made or invited it to.
     async fn announce(&self, entry: &RoomEntry, feed: &Feed, attachment: &Attachment) -> Result<(), Ending> {
-        if entry.role == Role::Owner {
-            return Ok(());
-        }
         let Ok(members) = attachment.room(feed).members().await else {
             return Ok(());
         };
         let Some(me) = members.iter().find(|member| member.user == self.user) else {
             return Ok(());
         };
-        let frame = seed::gained(&entry.info, me.joined_at);
+        let joined_at = me.joined_at;
+        let frame = self.encode(&Outbound::Gained { entry, joined_at });
         self.write_of(entry.info.id, &frame).await
     }
 
     /// Shows a room's receipts, which replace those of before, because some could not be written.
-    async fn show_receipts(&self, room: RoomId, seed: &Seed) -> Result<(), Ending> {
-        match seed.receipts().frame(room).await {
+    async fn show_receipts(&self, room: RoomId) -> Result<(), Ending> {
+        let Some(receipts) = self.dialect.receipts() else {
+            return Ok(());
+        };
+        match receipts.frame(room).await {
             Ok(frame) => self.write_of(room, &frame).await,
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Closed) => Ok(()),
             Err(_) => {
@@ -153,11 +156,23 @@ impl Connection {
 
     /// Writes one frame about a room, outside its order. If the room is lost before, nothing of it is said.
     pub(super) async fn write_of(&self, room: RoomId, frame: &[u8]) -> Result<(), Ending> {
+        self.write_when(frame, |wire| wire.slot(room).is_some()).await
+    }
+
+    /// Writes one frame as soon as the socket takes it, unless there is no more reason to.
+    pub(super) async fn write_when(
+        &self,
+        frame: &[u8],
+        mut wanted: impl FnMut(&mut Wire) -> bool,
+    ) -> Result<(), Ending> {
+        if frame.is_empty() {
+            return Ok(());
+        }
         loop {
             self.until_clear().await?;
             {
                 let wire = &mut *self.wire();
-                if wire.slot(room).is_none() || wire.outbox.write_one(&self.socket, frame) {
+                if !wanted(wire) || wire.outbox.write_one(&self.socket, frame) {
                     return Ok(());
                 }
             }
@@ -166,7 +181,7 @@ impl Connection {
     }
 
     /// Brings one room up to date, or as far as the socket takes it.
-    async fn pull(&self, room: RoomId, seed: &Seed, attachment: &Attachment) -> Result<(), Ending> {
+    async fn pull(&self, room: RoomId, attachment: &Attachment) -> Result<(), Ending> {
         let Some(Slot {
             feed, level, cursor, ..
         }) = self.wire().slot(room).map(|slot| slot.clone())
@@ -175,7 +190,7 @@ impl Connection {
         };
         match attachment.pull(&feed, level, cursor).await {
             Ok(pulled) => {
-                let frames = encode(seed, level, &pulled, &feed, attachment).await;
+                let frames = encode(&self.dialect, level, &pulled, &feed, attachment).await;
                 let unmoved = |slot: &Slot| slot.level == level && slot.cursor == cursor;
                 if self.write(room, unmoved, &pulled, &frames) == Some(Written::Nothing) {
                     // It is pulled again: to keep it would be a queue.
@@ -188,7 +203,7 @@ impl Connection {
                 attachment.forget(room);
                 Ok(())
             }
-            Err(error) if error.kind() == ErrorKind::Closed => Err(Ending::Closing),
+            Err(error) if error.kind() == ErrorKind::Closed => Err(Ending::CLOSING),
             Err(_) => {
                 sleep(PAUSE).await;
                 Ok(())
@@ -222,13 +237,19 @@ impl Connection {
 }
 
 /// Encodes what was pulled. The end of an answer whose beginning nobody here was there for is looked up first.
-pub(super) async fn encode(seed: &Seed, level: Level, pulled: &Pulled, feed: &Feed, attachment: &Attachment) -> Frames {
-    for message in seed.unknown(&pulled.entries) {
+pub(super) async fn encode(
+    dialect: &Dialect,
+    level: Level,
+    pulled: &Pulled,
+    feed: &Feed,
+    attachment: &Attachment,
+) -> Frames {
+    for message in dialect.unknown(&pulled.entries) {
         if let Ok(message) = attachment.room(feed).message(message).await {
-            seed.remember(&message);
+            dialect.remember(&message);
         }
     }
     let mut frames = Frames::default();
-    seed.encode(level, &pulled.entries, &mut frames);
+    dialect.encoder().encode(level, &pulled.entries, &mut frames);
     frames
 }

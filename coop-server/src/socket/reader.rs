@@ -3,6 +3,7 @@
 
 use super::connection::{Connection, Ending};
 use super::outbox::Written;
+use crate::dialect::Farewell;
 use coop_core::live::{Frames, Level, Offer, Reader};
 use coop_core::{GoneReason, Hint, HintKind, RoomId, UserId};
 
@@ -65,11 +66,15 @@ impl Reader for Connection {
     }
 
     fn hint(&self, hint: &Hint, frames: &Frames) {
-        if matches!(hint.what, HintKind::Read { .. }) {
+        let read = matches!(hint.what, HintKind::Read { .. });
+        if read && self.dialect.receipts().is_some() {
             return self.take_receipts(hint.room, frames);
         }
         let Some(mut wire) = self.try_wire() else { return };
-        if !wire.slot(hint.room).is_some_and(|slot| slot.level == Level::Full) {
+        if !wire
+            .slot(hint.room)
+            .is_some_and(|slot| read || slot.level == Level::Full)
+        {
             return;
         }
         let whole = wire.outbox.write_one(&self.socket, &frames.bytes) && wire.outbox.is_clear();
@@ -95,10 +100,10 @@ impl Reader for Connection {
     }
 
     fn tokens_ended(&self) {
-        self.close(Ending::LoggedOut);
+        self.close(Ending::Sent(Farewell::LoggedOut));
     }
 
     fn closed(&self) {
-        self.close(Ending::Closing);
+        self.close(Ending::CLOSING);
     }
 }

@@ -1,13 +1,13 @@
 //! Receiving: how a client's bytes become commands, and how many of them it may send.
 
 use super::connection::{BUFFER, Connection, Ending};
-use crate::dialect::{Command, seed};
+use crate::dialect::{Asked, Command, Farewell, Malformed, Ref, too_many};
 use crate::frame::{self, Decoder, Incoming};
 use crate::limits::Bucket;
 use bytes::Bytes;
+use coop_core::Error;
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
-use std::time::Duration;
 
 /// What one client may do at a time.
 #[derive(Default)]
@@ -53,8 +53,8 @@ impl Connection {
     fn decode(&self, decoder: &mut Decoder, mut bytes: &[u8]) -> Result<(), Ending> {
         while let Some(incoming) = decoder.next(&mut bytes).map_err(Ending::Violated)? {
             match incoming {
-                Incoming::Text(text) => self.heed(seed::decode(&text))?,
-                Incoming::Binary(_) => self.heed(Err("Not a JSON object"))?,
+                Incoming::Text(text) => self.heed(self.dialect.decode(&text))?,
+                Incoming::Binary(_) => self.heed(self.dialect.decode(""))?,
                 Incoming::Ping(payload) => {
                     let limit = &self.house.limits.pings_per_socket;
                     let allowed = self.rates().pings.take(limit);
@@ -64,7 +64,7 @@ impl Connection {
                             frame::pong(&mut pong, &payload);
                             self.reply(&pong)?;
                         }
-                        Err(after) => self.refuse("too many pings", Some(after))?,
+                        Err(after) => self.refuse(None, &too_many("too many pings", after))?,
                     }
                 }
                 Incoming::Pong(_) => {
@@ -79,32 +79,39 @@ impl Connection {
     }
 
     /// Takes a frame up, if the client has not sent too many.
-    fn heed(&self, frame: Result<Option<Command>, &'static str>) -> Result<(), Ending> {
+    fn heed(&self, frame: Result<Option<Asked>, Malformed>) -> Result<(), Ending> {
         let limits = &self.house.limits;
-        let (allowed, words) = match &frame {
-            Ok(Some(Command::Join(_) | Command::Leave(_))) => (Ok(()), ""),
-            Ok(Some(Command::Message(..))) => (
+        let (allowed, words) = match frame.as_ref().map(|asked| asked.as_ref().map(|asked| &asked.command)) {
+            Ok(Some(Command::Join(..) | Command::Leave(_))) => (Ok(()), ""),
+            Ok(Some(Command::Send(..) | Command::Edit(..) | Command::Delete(..) | Command::Retry(..))) => (
                 self.rates().messages.take(&limits.messages_per_socket),
                 "too many messages",
             ),
             _ => (self.rates().frames.take(&limits.frames_per_socket), "too many frames"),
         };
         match (allowed, frame) {
-            (Err(after), _) => self.refuse(words, Some(after)),
-            (Ok(()), Ok(Some(command))) => {
-                self.put(command);
+            (Err(after), frame) => {
+                let by = frame.map_or_else(|malformed| malformed.by, |asked| asked?.by);
+                self.refuse(by.as_ref(), &too_many(words, after))
+            }
+            (Ok(()), Ok(Some(asked))) => {
+                self.put(asked);
                 Ok(())
             }
             (Ok(()), Ok(None)) => Ok(()),
-            (Ok(()), Err(words)) => self.refuse(words, None),
+            (Ok(()), Err(Malformed { by, words })) => self.refuse(by.as_ref(), &Error::bad_request(words)),
         }
     }
 
     /// Tells the client that it should not have asked this. One that goes on asking such things is sent away.
-    pub(super) fn refuse(&self, words: &str, retry_after: Option<Duration>) -> Result<(), Ending> {
-        self.tell(words, retry_after)?;
+    pub(super) fn refuse(&self, by: Option<&Ref>, error: &Error) -> Result<(), Ending> {
+        self.tell(by, error)?;
+        self.count_error()
+    }
+
+    pub(super) fn count_error(&self) -> Result<(), Ending> {
         let erred = self.rates().errors.take(&self.house.limits.errors_per_socket);
-        erred.map_err(|_| Ending::Unruly)
+        erred.map_err(|_| Ending::Sent(Farewell::Unruly))
     }
 
     fn rates(&self) -> MutexGuard<'_, Rates> {

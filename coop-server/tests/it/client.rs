@@ -94,6 +94,30 @@ impl Http {
         head.split(' ').nth(1).unwrap().parse().unwrap()
     }
 
+    /// Reads server-sent events until this has come, or there are no more.
+    pub(crate) async fn follow(&self, path: &str, headers: &[(&str, &str)], until: &str) -> Reply {
+        let mut request = format!("GET {path} HTTP/1.0\r\nHost: {}\r\n", self.address);
+        for (name, value) in headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        let following = timeout(PATIENCE, async {
+            let mut stream = TcpStream::connect(self.address).await.unwrap();
+            stream.write_all(format!("{request}\r\n").as_bytes()).await.unwrap();
+            let mut reply = read_answer(&mut stream, true).await;
+            let mut bytes = reply.body.clone().into_bytes();
+            let last = Duration::from_millis(300);
+            while !String::from_utf8_lossy(&bytes).contains(until) {
+                match timeout(last, stream.read_buf(&mut bytes)).await {
+                    Ok(Ok(1..)) => {}
+                    _ => break,
+                }
+            }
+            reply.body = String::from_utf8(bytes).unwrap();
+            reply
+        });
+        following.await.expect("no events")
+    }
+
     pub(crate) async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&Value>) -> Reply {
         let body = body.map(Value::to_string).unwrap_or_default();
         self.send_text(method, path, headers, &body).await
@@ -210,9 +234,10 @@ async fn read_answer(stream: &mut TcpStream, only_head: bool) -> Reply {
     }
 }
 
-/// A socket that speaks the seed's dialect.
+/// A socket that speaks the seed's dialect, or another.
 pub(crate) struct Ws {
     stream: WebSocketStream<TcpStream>,
+    is_v1: bool,
 }
 
 impl Ws {
@@ -228,6 +253,18 @@ impl Ws {
             .expect("no socket")
     }
 
+    /// In this subprotocol, the token among those that are offered.
+    pub(crate) async fn open_in(address: SocketAddr, token: &str, protocol: &str) -> Self {
+        let mut request = format!("ws://{address}/ws").into_client_request().unwrap();
+        let offered = format!("{protocol}, bearer.{token}").parse().unwrap();
+        request.headers_mut().insert("sec-websocket-protocol", offered);
+        Self::try_open(address, request).await.expect("no socket")
+    }
+
+    pub(crate) fn speaks_v1(&self) -> bool {
+        self.is_v1
+    }
+
     /// Opens, or gives the status with which that was refused.
     pub(crate) async fn try_open(address: SocketAddr, request: Request) -> Result<Self, u16> {
         let stream = TcpStream::connect(address).await.unwrap();
@@ -237,7 +274,10 @@ impl Ws {
 
     pub(crate) async fn over(stream: TcpStream, request: Request) -> Result<Self, u16> {
         match timeout(PATIENCE, tokio_tungstenite::client_async(request, stream)).await {
-            Ok(Ok((stream, _))) => Ok(Self { stream }),
+            Ok(Ok((stream, response))) => Ok(Self {
+                stream,
+                is_v1: response.headers().get("sec-websocket-protocol").is_some(),
+            }),
             Ok(Err(Error::Http(response))) => Err(response.status().as_u16()),
             other => panic!("no handshake: {other:?}"),
         }

@@ -1,4 +1,5 @@
-//! Transcripts of the whole interface: every route and every event, as a client sees them, in `tests/golden`.
+//! Transcripts of the whole interface: every route and every event, as a client sees them, in `tests/golden` and in the
+//! `transcript` blocks of `PROTOCOL.md`, which are one script.
 //!
 //! A transcript is a script and what came of it. Lines that are indented are what came; the others are what is done:
 //!
@@ -9,13 +10,16 @@
 //! alice connects                            opens alice's socket
 //! phone connects as alice                   another one, called phone
 //! eve connects with nonsense                with this token
+//! alice connects in coop.v1                 a socket that speaks it
+//! alice breaks off                          the socket is gone
+//! server closes                             and everybody is told
 //! alice > {"type":"join","chat_id":1}       alice's socket sends this text
-//! alice hears message                       reads until a frame of this type has come
+//! alice hears message                       reads until a frame of this type, or of this kind of event, has come
 //! alice hears an answer                     reads an answer to its end, and shows how it begins and ends
 //! alice hears nothing                       nothing has come, or comes soon
 //! ```
 //!
-//! Times and tokens are not shown; all else must be the same each time. `UPDATE_GOLDEN=1` writes what came into the
+//! Times, tokens and epochs are not shown, and `<epoch>` in a script is the one that was seen last; all else must be the same each time. `UPDATE_GOLDEN=1` writes what came into the
 //! files, to be looked at before it is kept.
 
 use crate::client::{Http, Person, Reply, Ws};
@@ -65,30 +69,51 @@ struct Player {
     server: Server,
     people: BTreeMap<String, Person>,
     sockets: BTreeMap<String, Ws>,
+    /// The one that was seen last.
+    epoch: i64,
     transcript: String,
 }
 
+/// The lines of a script without what came, and whether each is one: a page's other lines are not.
+fn lines(script: &str, is_page: bool) -> Vec<(&str, bool)> {
+    let mut inside = !is_page;
+    let mut lines = Vec::new();
+    for line in script.lines() {
+        let fence = is_page && line.starts_with("```");
+        if fence {
+            inside = line == "```transcript";
+        }
+        if !(inside && line.starts_with(' ')) {
+            lines.push((line, inside && !fence));
+        }
+    }
+    lines
+}
+
 impl Player {
-    async fn play(script: &str) -> String {
+    async fn play(script: &str, is_page: bool) -> String {
         let mut player = Self {
             server: server().await,
             people: BTreeMap::new(),
             sockets: BTreeMap::new(),
+            epoch: 0,
             transcript: String::new(),
         };
-        let lines: Vec<_> = script.lines().filter(|line| !line.starts_with(' ')).collect();
-        for (index, line) in lines.iter().enumerate() {
-            if line.starts_with('+') {
+        let lines = lines(script, is_page);
+        for (index, (line, is_done)) in lines.iter().enumerate() {
+            if *is_done && line.starts_with('+') {
                 // Written with its request.
                 continue;
             }
             writeln!(player.transcript, "{line}").unwrap();
-            if line.is_empty() || line.starts_with('#') {
+            // Where a script stops, if it stops.
+            println!("{line}");
+            if !is_done || line.is_empty() || line.starts_with('#') {
                 continue;
             }
             let headers: Vec<_> = lines[index + 1..]
                 .iter()
-                .map_while(|line| line.strip_prefix("+ ")?.split_once(": "))
+                .map_while(|(line, _)| line.strip_prefix("+ ")?.split_once(": "))
                 .collect();
             for header in &headers {
                 writeln!(player.transcript, "+ {}: {}", header.0, header.1).unwrap();
@@ -106,10 +131,17 @@ impl Player {
         let words: Vec<_> = line.splitn(4, ' ').collect();
         match words[..] {
             [name, ">", ..] => {
-                let text = &line[name.len() + 3..];
-                self.socket(name).send_text(text).await;
+                let text = line[name.len() + 3..].replace("\"<epoch>\"", &self.epoch.to_string());
+                self.socket(name).send_text(&text).await;
             }
             [name, "connects"] => self.connect(name, name, None).await,
+            [name, "connects", "in", protocol] => {
+                let token = &self.people[name].token;
+                let open = Ws::open_in(self.server.address, token, protocol).await;
+                self.sockets.insert(name.to_owned(), open);
+            }
+            [name, "breaks", "off"] => drop(self.sockets.remove(name)),
+            ["server", "closes"] => self.server.end(),
             [name, "connects", "as", person] => self.connect(name, person, None).await,
             [name, "connects", "with", token] => self.connect(name, name, Some(token)).await,
             [name, "hears", "an", "answer"] => self.hear_answer(name).await,
@@ -120,7 +152,7 @@ impl Player {
             }
             [name, "hears", kind] => loop {
                 let frame = self.socket(name).next().await;
-                let found = frame["type"] == kind || frame.get(kind).is_some();
+                let found = frame["type"] == kind || frame["kind"] == kind || frame.get(kind).is_some();
                 self.hear(name, frame);
                 if found {
                     break;
@@ -138,6 +170,9 @@ impl Player {
     }
 
     fn hear(&mut self, name: &str, frame: Value) {
+        if let Some(epoch) = epoch(&frame) {
+            self.epoch = epoch;
+        }
         let frame = steady(frame);
         self.came(&format!("{name} < {frame}"));
     }
@@ -157,6 +192,9 @@ impl Player {
     /// How an answer grows is not the same each time: the first frame stands for all before the last.
     async fn hear_answer(&mut self, name: &str) {
         let mut shown = String::new();
+        if self.socket(name).speaks_v1() {
+            return self.hear_pieces(name).await;
+        }
         loop {
             let mut frame = self.socket(name).of_type("bot_stream").await;
             let content = frame["message"]["content"].as_str().unwrap().to_owned();
@@ -175,6 +213,33 @@ impl Player {
         }
     }
 
+    /// The same in pieces: the first stands for all, and what they give is what the answer ends with.
+    async fn hear_pieces(&mut self, name: &str) {
+        let mut text = String::new();
+        loop {
+            let mut frame = self.socket(name).next().await;
+            if frame["type"] == "delta" {
+                assert_eq!(frame["offset"], text.len(), "pieces follow each other");
+                text.push_str(frame["text"].as_str().unwrap());
+                assert_eq!(frame["end"], text.len());
+                if frame["offset"] != 0 {
+                    continue;
+                }
+                for part in ["text", "end"] {
+                    frame[part] = json!("<so far>");
+                }
+            }
+            let over = frame["kind"] == "turn_ended";
+            if over {
+                assert_eq!(frame["text"], text.as_str());
+            }
+            self.hear(name, frame);
+            if over {
+                return;
+            }
+        }
+    }
+
     async fn request(&mut self, name: &str, method: &str, path: &str, body: Option<&&str>, headers: &[(&str, &str)]) {
         let token = self.people.get(name).map(|person| format!("Bearer {}", person.token));
         let mut all = headers.to_vec();
@@ -182,7 +247,16 @@ impl Player {
             all.push(("Authorization", token));
         }
         let http = self.server.http();
-        let reply = exchange(&http, method, path, &all, body.copied()).await;
+        let all: Vec<_> = all
+            .iter()
+            .map(|(name, value)| (*name, value.replace("<epoch>", &self.epoch.to_string())))
+            .collect();
+        let all: Vec<_> = all.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let reply = if path.contains("/events") {
+            http.follow(path, &all, "\n\n: ").await
+        } else {
+            exchange(&http, method, path, &all, body.copied()).await
+        };
         if let Some(token) = reply.value("access_token") {
             let login: Value = serde_json::from_str(body.unwrap()).unwrap();
             let name = login["username"].as_str().unwrap().to_owned();
@@ -203,7 +277,21 @@ impl Player {
         match serde_json::from_str(&reply.body) {
             Ok(json) => self.came(&steady(json).to_string()),
             Err(_) if reply.body.is_empty() => {}
-            Err(_) => self.came(&reply.body),
+            Err(_) => {
+                for line in reply.body.lines() {
+                    match line
+                        .split_once(": ")
+                        .map(|(name, value)| (name, serde_json::from_str(value)))
+                    {
+                        Some(("data", Ok(json))) => self.came(&format!("data: {}", steady(json))),
+                        Some(("id", Ok(Value::Number(_)))) => {
+                            let (_, seq) = line.split_once('.').unwrap();
+                            self.came(&format!("id: <epoch>.{seq}"));
+                        }
+                        _ => self.came(line),
+                    }
+                }
+            }
         }
     }
 }
@@ -219,6 +307,12 @@ impl Reply {
     }
 }
 
+/// Which epoch a frame tells of.
+fn epoch(frame: &Value) -> Option<i64> {
+    let found = frame.get("epoch").or_else(|| frame["rooms"].get(0)?.get("epoch"));
+    found.or_else(|| frame["room"].get("epoch"))?.as_i64()
+}
+
 /// The same without what is another each time.
 fn steady(mut value: Value) -> Value {
     match &mut value {
@@ -231,7 +325,12 @@ fn steady(mut value: Value) -> Value {
                         assert!(hash.len() == 64 && hash.chars().all(|c| c.is_ascii_hexdigit()));
                         json!("<hash>")
                     }
-                    ("created_at" | "last_message_time" | "read_at", Value::String(time)) => {
+                    ("epoch", Value::Number(_)) => json!("<epoch>"),
+                    (
+                        "created_at" | "last_message_time" | "read_at" | "joined_at" | "edited_at" | "deleted_at"
+                        | "server_time",
+                        Value::String(time),
+                    ) => {
                         let shape = |c: char| if c.is_ascii_digit() { '0' } else { c };
                         let shape: String = time.chars().map(shape).collect();
                         assert_eq!(shape, "0000-00-00T00:00:00.000Z", "{name}");
@@ -253,6 +352,7 @@ fn transcripts() -> Vec<(PathBuf, String)> {
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
         .collect();
+    paths.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("PROTOCOL.md"));
     paths.sort();
     let read = |path: PathBuf| {
         let text = std::fs::read_to_string(&path).unwrap();
@@ -265,7 +365,8 @@ fn transcripts() -> Vec<(PathBuf, String)> {
 async fn transcripts_are_as_they_were() {
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let played = transcripts().into_iter().map(|(path, golden)| async move {
-        let now = Player::play(&golden).await;
+        let is_page = path.extension().is_some_and(|extension| extension == "md");
+        let now = Player::play(&golden, is_page).await;
         (path, golden, now)
     });
     let mut differ = String::new();
@@ -299,9 +400,8 @@ fn surface() -> Vec<(String, String)> {
     rows.filter_map(row).collect()
 }
 
-/// The type of each frame the dialect can send.
-fn events() -> Vec<String> {
-    let source = include_str!("../../src/dialect/seed.rs");
+/// The type of each frame that a dialect can send.
+fn events(source: &str) -> Vec<String> {
     let start = source.find("enum Say<").unwrap();
     let lines = source[start..].lines().take_while(|line| !line.starts_with('}'));
     let names = lines.filter_map(|line| line.strip_prefix("    ")?.strip_suffix(" {"));
@@ -340,7 +440,12 @@ fn every_route_and_every_event_has_a_transcript() {
             Some((words.next()?, words.next()?, came.starts_with("    200 ")))
         })
         .collect();
-    let (routes, events) = (surface(), events());
+    let (seed, v1) = (
+        events(include_str!("../../src/dialect/seed.rs")),
+        events(include_str!("../../src/dialect/v1.rs")),
+    );
+    assert!(v1.len() >= 11, "{v1:?}");
+    let (routes, events) = (surface(), [seed, v1].concat());
     assert!(routes.len() >= 18 && events.len() >= 10, "{routes:?} {events:?}");
     for (method, path) in routes.iter().filter(|(_, path)| path != "/ws") {
         let done = requests

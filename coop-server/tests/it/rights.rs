@@ -21,6 +21,8 @@ struct World {
     /// An answer in it, and its turn.
     turn: i64,
     answer: i64,
+    /// What was asked, by the owner.
+    ask: i64,
 }
 
 impl World {
@@ -29,6 +31,7 @@ impl World {
         let path = path.replace("{other}", &self.other.id.to_string());
         let path = path.replace("{turn}", &self.turn.to_string());
         let path = path.replace("{answer}", &self.answer.to_string());
+        let path = path.replace("{ask}", &self.ask.to_string());
         path.replace("{outside}", &self.outside.id.to_string())
     }
 
@@ -62,7 +65,7 @@ async fn world(server: &Server, people: &([Person; 5], Person, Person)) -> World
     let room = http.group(owner, "lab", &[removed, member, &other]).await;
     let path = format!("/api/chats/{room}/participants/{}", removed.id);
     assert_eq!(http.delete(owner, &path).await.status, 200);
-    let (turn, answer) = answer(server, owner, room).await;
+    let (ask, turn, answer) = answer(server, owner, room).await;
     World {
         http,
         people,
@@ -71,26 +74,29 @@ async fn world(server: &Server, people: &([Person; 5], Person, Person)) -> World
         room,
         turn,
         answer,
+        ask,
     }
 }
 
 /// Has the bot asked, and waits for its answer.
-async fn answer(server: &Server, owner: &Person, room: i64) -> (i64, i64) {
+async fn answer(server: &Server, owner: &Person, room: i64) -> (i64, i64, i64) {
     let owner = server.engine.user(owner.id.into()).await.unwrap();
     let room = owner.room(room.into()).await.unwrap();
     server.bot.send(Say::Done).unwrap();
-    let turn = room.send("/bot well?").await.unwrap().turn.unwrap();
+    let sent = room.send("/bot well?").await.unwrap();
+    let turn = sent.turn.unwrap();
     turn.ended().await.unwrap();
     let answer = room.history(Range::Newest, 1).await.unwrap().messages[0].id;
     // For the roles that ask again.
     server.bot.send(Say::Done).unwrap();
-    (turn.id().0, answer.0)
+    (sent.message.id.0, turn.id().0, answer.0)
 }
 
 /// Every route that needs a token, with what each role gets: nobody, stranger, removed, member, owner. The seed tells
 /// unknown rooms from those of others on some routes; these are the same numbers as its own.
 fn surface() -> Vec<(&'static str, &'static str, Option<Value>, [u16; 5])> {
     let invite = || Some(json!({ "username": "outside" }));
+    let text = || Some(json!({ "text": "other words" }));
     vec![
         ("GET", "/api/auth/me", None, [401, 200, 200, 200, 200]),
         ("GET", "/api/users/search?query=ou", None, [401, 200, 200, 200, 200]),
@@ -160,6 +166,34 @@ fn surface() -> Vec<(&'static str, &'static str, Option<Value>, [u16; 5])> {
             [401, 404, 404, 200, 200],
         ),
         ("GET", "/api/rooms/{room}/usage", None, [401, 404, 404, 200, 200]),
+        ("GET", "/api/rooms/{room}", None, [401, 404, 404, 200, 200]),
+        (
+            "PATCH",
+            "/api/rooms/{room}",
+            Some(json!({ "name": "den" })),
+            [401, 404, 404, 403, 200],
+        ),
+        ("GET", "/api/rooms/{room}/events", None, [401, 404, 404, 200, 200]),
+        (
+            "GET",
+            "/api/rooms/{room}/search?query=well",
+            None,
+            [401, 404, 404, 200, 200],
+        ),
+        ("GET", "/api/rooms/{room}/messages", None, [401, 404, 404, 200, 200]),
+        ("POST", "/api/rooms/{room}/messages", text(), [401, 404, 404, 200, 200]),
+        (
+            "PATCH",
+            "/api/rooms/{room}/messages/{ask}",
+            text(),
+            [401, 404, 404, 403, 200],
+        ),
+        (
+            "DELETE",
+            "/api/rooms/{room}/messages/{ask}",
+            None,
+            [401, 404, 404, 403, 200],
+        ),
         ("GET", "/api/usage", None, [401, 200, 200, 200, 200]),
     ]
 }
@@ -214,6 +248,8 @@ async fn the_table_has_every_route_of_the_server() {
                 path.replace("{room}", "{id}")
                     .replace("{other}", "{member}")
                     .replace("{outside}", "{member}")
+                    .replace("{ask}", "{message}")
+                    .replace("{answer}", "{message}")
             )
         })
         .collect();

@@ -7,7 +7,10 @@ fn say(text: &str) -> Result<Option<Command>, &'static str> {
 #[test]
 fn what_clients_say() {
     let room = RoomId(5);
-    assert_eq!(say(r#"{"type":"join","chat_id":5}"#), Ok(Some(Command::Join(room))));
+    assert_eq!(
+        say(r#"{"type":"join","chat_id":5}"#),
+        Ok(Some(Command::Join(room, None)))
+    );
     assert_eq!(
         say(r#"{"chat_id":5,"type":"leave","x":[1]}"#),
         Ok(Some(Command::Leave(room)))
@@ -15,7 +18,7 @@ fn what_clients_say() {
     assert_eq!(say(r#"{"type":"typing","chat_id":5}"#), Ok(Some(Command::Typing(room))));
     assert_eq!(
         say(r#"{"type":"message","chat_id":5,"content":" \u00e9\n "}"#),
-        Ok(Some(Command::Message(room, " é\n ".into())))
+        Ok(Some(Command::Send(room, Draft::text(" é\n "))))
     );
 }
 
