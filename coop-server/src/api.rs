@@ -15,15 +15,19 @@ use crate::reply::{Answer, Body, Failure};
 use crate::router::{Endpoint, Found, Router};
 use crate::socket::{self, CENTURY, Pulse};
 use crate::token::{self, Secret, Tokens, WeakSecret};
+#[cfg(feature = "web")]
+use crate::web::Web;
 use bytes::Bytes;
 use coop_core::{Engine, ErrorKind, User};
 use http::header::{
     AUTHORIZATION, CACHE_CONTROL, HOST, HeaderName, HeaderValue, ORIGIN, REFERRER_POLICY, TRANSFER_ENCODING,
     X_CONTENT_TYPE_OPTIONS,
 };
+use http::request::Parts;
 use http::{Extensions, HeaderMap, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,6 +74,8 @@ pub(crate) struct House {
     /// The handles and names of the engine's bots, the default one first.
     pub(crate) bots: Vec<(String, String)>,
     router: Router,
+    #[cfg(feature = "web")]
+    web: Option<Web>,
     draining: AtomicBool,
 }
 
@@ -93,6 +99,8 @@ pub struct ApiBuilder {
     limits: Limits,
     trusted_proxies: Vec<String>,
     write_patience: Duration,
+    web: bool,
+    web_dir: Option<PathBuf>,
 }
 
 /// Why there is no [`Api`].
@@ -111,6 +119,9 @@ pub enum BuildError {
     /// A trusted proxy is no address and no block of addresses.
     #[error("{0:?} is no trusted proxy: an ADDRESS or a block ADDRESS/PREFIX is")]
     BadProxy(String),
+    /// There is no memory for the web client.
+    #[error("the web client could not be made ready")]
+    Web(#[source] std::io::Error),
     /// Two routes contradict each other: a defect.
     #[error("the routes contradict each other")]
     Routes,
@@ -130,6 +141,8 @@ impl Api {
             limits: Limits::default(),
             trusted_proxies: Vec::new(),
             write_patience: Duration::from_secs(30),
+            web: true,
+            web_dir: None,
         }
     }
 
@@ -170,7 +183,7 @@ impl Api {
         };
         self.0.origins.admit(origin.as_ref(), &mut response);
         for (name, value) in SAFE {
-            response.headers_mut().insert(name, value);
+            response.headers_mut().entry(name).or_insert(value);
         }
         response
     }
@@ -188,7 +201,7 @@ impl Api {
             Found::Route(route, parameters) => (route, parameters),
             Found::WrongMethod(allowed) => return Err(Failure::wrong_method(&allowed)),
             Found::WithoutSlash(path) => return Err(Failure::moved(path, parts.uri.query())),
-            Found::Nothing => return Err(Failure::no_route()),
+            Found::Nothing => return self.page(&parts),
         };
         let ids = parameters
             .iter()
@@ -227,6 +240,23 @@ impl Api {
             (Endpoint::Signed(endpoint), Some(user)) => in_time(deadline, endpoint(call, user)).await,
             _ => Err(Failure::no_route()),
         }
+    }
+
+    /// What is no route: a file of the web client, or nothing.
+    #[cfg(feature = "web")]
+    fn page(&self, request: &Parts) -> Result<Response<Body>, Failure> {
+        let web = self.0.web.as_ref();
+        let found = web.and_then(|web| web.find(request.uri.path(), &request.headers));
+        let found = found.ok_or_else(Failure::no_route)?;
+        match request.method {
+            http::Method::GET | http::Method::HEAD => found,
+            _ => Err(Failure::wrong_method("GET")),
+        }
+    }
+
+    #[cfg(not(feature = "web"))]
+    fn page(&self, _: &Parts) -> Result<Response<Body>, Failure> {
+        Err(Failure::no_route())
     }
 
     async fn authenticate(
@@ -353,6 +383,21 @@ impl ApiBuilder {
         self
     }
 
+    /// Whether the web client is at `/`. Yes by default, where the feature `web` is on.
+    #[must_use]
+    pub fn web(mut self, web: bool) -> Self {
+        self.web = web;
+        self
+    }
+
+    /// Reads the web client's files from this folder, each time, instead of taking those in the binary: for those who
+    /// work on them.
+    #[must_use]
+    pub fn web_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.web_dir = Some(folder.into());
+        self
+    }
+
     /// Makes the service.
     ///
     /// # Errors
@@ -382,6 +427,11 @@ impl ApiBuilder {
             write_patience: self.write_patience,
             sockets: TaskTracker::new(),
             closing: CancellationToken::new(),
+            #[cfg(feature = "web")]
+            web: match self.web {
+                true => Some(Web::new(self.web_dir).map_err(BuildError::Web)?),
+                false => None,
+            },
             router: Router::new().map_err(|_| BuildError::Routes)?,
             draining: AtomicBool::new(false),
         })))

@@ -217,6 +217,9 @@ fn argument(setting: &'static Setting) -> Option<Arg> {
     }
     help.push_str(&format!(" [default: {}]", setting.default.unwrap_or(setting.otherwise)));
     let argument = argument.help(help).value_name(setting.value);
+    if let Some(says) = setting.switch {
+        return Some(argument.action(ArgAction::Set).num_args(0).default_missing_value(says));
+    }
     Some(match setting.many {
         true => argument.action(ArgAction::Append).value_delimiter(','),
         false => argument,
@@ -268,6 +271,8 @@ mod tests {
                 (Verb::Serve, &["[::1]:0".to_owned()][..])
             );
         }
+        let (_, flags) = parsed(&["--no-web"]).unwrap();
+        assert_eq!(flags.values["web"], ["off"]);
         let (_, flags) = parsed(&["--bot", "a=mock", "--bot", "b=mock,c=mock"]).unwrap();
         assert_eq!(flags.values["bots"], ["a=mock", "b=mock", "c=mock"]);
         for bad in [

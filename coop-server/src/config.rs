@@ -39,6 +39,10 @@ pub(crate) struct Config {
     pub(crate) trusted_proxies: Vec<String>,
     /// Whether anybody may make an account.
     pub(crate) registration: bool,
+    /// Whether the web client is there.
+    pub(crate) web: bool,
+    /// Where its files are read from instead.
+    pub(crate) web_dir: Option<PathBuf>,
     /// The bots; the first answers `/bot`.
     pub(crate) bots: Vec<BotChoice>,
     /// Whether nobody has said which.
@@ -165,6 +169,12 @@ impl Config {
                 "closed" => Ok(false),
                 other => Err(format!("it is open or closed, not {other}")),
             })?,
+            web: layers.one("web", |text| match text {
+                "on" => Ok(true),
+                "off" => Ok(false),
+                other => Err(format!("it is on or off, not {other}")),
+            })?,
+            web_dir: layers.optional("web_dir", path)?,
             usual_bots: bots.is_none(),
             bots: bots.unwrap_or_else(|| usual_bots(&gemini)),
             gemini,

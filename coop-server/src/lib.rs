@@ -32,6 +32,8 @@ mod routes;
 mod serve;
 mod socket;
 mod token;
+#[cfg(feature = "web")]
+mod web;
 
 pub use api::{Api, ApiBuilder, BuildError};
 pub use identity::Identity;

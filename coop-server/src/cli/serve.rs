@@ -114,7 +114,12 @@ fn api(config: &Config, engine: Engine, secret: Secret) -> Result<Api, Fault> {
         .cors_origins(config.cors_origins.clone())
         .trusted_proxies(config.trusted_proxies.clone())
         .limits(config.limits.clone())
-        .registration(config.registration);
+        .registration(config.registration)
+        .web(config.web);
+    let api = match &config.web_dir {
+        Some(folder) => api.web_dir(folder),
+        None => api,
+    };
     api.build().map_err(|error| Fault::Usage(error.to_string()))
 }
 

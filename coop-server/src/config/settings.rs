@@ -14,6 +14,8 @@ pub(crate) struct Setting {
     pub(crate) key: &'static str,
     /// Its flag, without the hyphens before it.
     pub(crate) flag: Option<&'static str>,
+    /// What its flag says, if that takes no value.
+    pub(crate) switch: Option<&'static str>,
     /// Its variable.
     pub(crate) variable: Option<&'static str>,
     /// What stands for its value in the help.
@@ -31,6 +33,7 @@ pub(crate) struct Setting {
 const NOTHING: Setting = Setting {
     key: "",
     flag: None,
+    switch: None,
     variable: None,
     value: "",
     many: false,
@@ -61,6 +64,10 @@ pub(crate) static SETTINGS: &[Setting] = &[
         many: true, otherwise: "none", words: "Proxies, as addresses or networks, that say where a client comes from", ..NOTHING },
     Setting { key: "registration", flag: Some("registration"), variable: Some("COOP_REGISTRATION"), value: "open|closed",
         default: Some("open"), words: "Whether anybody may make an account", ..NOTHING },
+    Setting { key: "web", flag: Some("no-web"), switch: Some("off"), variable: Some("COOP_WEB"), value: "on|off",
+        default: Some("on"), words: "Whether the web client is at /", ..NOTHING },
+    Setting { key: "web_dir", variable: Some("COOP_WEB_DIR"), value: "FOLDER",
+        otherwise: "the files in the binary", words: "Read the web client's files from here, for those who work on them", ..NOTHING },
     Setting { key: "bots", flag: Some("bot"), variable: Some("COOP_BOTS"), value: "NAME=KIND[:MODEL]",
         many: true, otherwise: "gemini=gemini if there is a key for it, and scribe=scribe",
         words: "Bots; the first answers /bot. The kinds are: gemini, scribe, mock", ..NOTHING },
