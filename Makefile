@@ -8,17 +8,20 @@ export COOP_SKIPS ?= $(CURDIR)/target/skips.tsv
 
 # What a build needs beyond Rust, and what tests want, as `command:Debian,packages`. Without the latter tests are skipped.
 NEEDS := cc:gcc,libc6-dev
-WANTS := pg_ctlcluster:postgresql psql:postgresql-client
+WANTS := pg_ctlcluster:postgresql psql:postgresql-client chromium:chromium node:nodejs npm:npm
+
+# What the browser tests are made of, beside Chromium.
+WEB_TESTS := coop-server/tests/web
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint bench system
+.PHONY: help test test-nextjs lint bench system browser
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name what; do \
-		printf '  make %-8s %s\n' "$$name" "$$what"; \
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name what; do \
+		printf '  make %-12s %s\n' "$$name" "$$what"; \
 	done
 
-test: system ## Run every test, doc tests included, and list what was skipped (with CI=true a skip is a failure)
+test: system browser ## Run every test, doc tests included, and list what was skipped (with CI=true a skip is a failure)
 	@mkdir -p "$$(dirname "$$COOP_SKIPS")" && : > "$$COOP_SKIPS"; \
 	status=0; \
 	$(CARGO) test --workspace --all-features --locked || status=$$?; \
@@ -36,6 +39,15 @@ lint: system ## Check formatting, clippy and the documentation, warnings being e
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --all-features --no-deps --locked
+
+browser: system
+	@[ -x "$$(command -v npm)" ] && [ ! -d $(WEB_TESTS)/node_modules ] || exit 0; \
+	npm ci --prefix $(WEB_TESTS) --no-audit --no-fund || echo 'the browser tests will be skipped' >&2
+
+test-nextjs: system ## Build the Next.js example and try it in Chromium
+	$(CARGO) build -p coop-server --locked
+	npm ci --prefix examples/nextjs --no-audit --no-fund
+	cd examples/nextjs && node test.mjs
 
 bench: system ## Run the benchmarks
 	$(CARGO) bench -p coop-benches --locked

@@ -189,7 +189,9 @@ impl LiveRoom {
                         .or_insert_with(|| Tape::new(Arc::clone(message)));
                 }
                 Event::TurnEnded {
-                    message: Some(message), ..
+                    message: Some(message),
+                    text,
+                    ..
                 } => {
                     if let Some(tape) = state.tapes.get(message).map(Arc::clone) {
                         tape.close();
@@ -197,12 +199,16 @@ impl LiveRoom {
                             state.publish(self.id, &tape);
                         }
                         state.tapes.remove(message);
+                        // What another engine wrote may not have been offered here.
+                        let told = tape.with_prefix(u64::MAX, |written| written == &**text);
+                        state.push(Arc::clone(event), None, told);
+                        continue;
                     }
                 }
                 Event::MessageDeleted { message, .. } => state.scrub(*message),
                 _ => {}
             }
-            state.push(Arc::clone(event), None);
+            state.push(Arc::clone(event), None, false);
         }
         if events
             .iter()
@@ -389,6 +395,7 @@ impl LiveRoom {
                 entries.extend(tape.missing(self.id, held, end).map(|event| Entry {
                     event: Arc::new(event),
                     tape: Some(Arc::clone(tape)),
+                    told: false,
                     pos: cursor.pos,
                     seq: cursor.seq,
                 }));
@@ -466,7 +473,7 @@ impl State {
         found
     }
 
-    fn push(&mut self, event: Arc<Event>, tape: Option<Arc<Tape>>) {
+    fn push(&mut self, event: Arc<Event>, tape: Option<Arc<Tape>>, told: bool) {
         self.head += 1;
         if let Some(seq) = event.seq() {
             self.seq = seq;
@@ -481,6 +488,7 @@ impl State {
         let entry = Entry {
             event,
             tape,
+            told,
             pos: self.head,
             seq: self.seq,
         };
@@ -496,7 +504,7 @@ impl State {
     /// Makes an entry of what a tape has gained since its last one.
     fn publish(&mut self, room: RoomId, tape: &Arc<Tape>) {
         if let Some(delta) = tape.publish(room) {
-            self.push(Arc::new(delta), Some(Arc::clone(tape)));
+            self.push(Arc::new(delta), Some(Arc::clone(tape)), false);
         }
     }
 
@@ -604,7 +612,12 @@ impl State {
     /// The events after `seq`, up to position `to`.
     fn events(&self, seq: Seq, to: u64) -> Vec<Entry> {
         let needed = self.needed(self.first_after(seq), to, seq, Level::Events);
-        needed.map(|entry| entry.for_reader_at(seq)).collect()
+        // Without the pieces.
+        let alone = |entry: &Entry| Entry {
+            told: false,
+            ..entry.for_reader_at(seq)
+        };
+        needed.map(alone).collect()
     }
 
     /// The tapes that a reader at `pos` needs the text of: the open ones, and those that have been closed by what it

@@ -445,7 +445,11 @@ export class Coop extends Emitter {
     for (const entry of rooms) this.#entered(entry, true);
     const joined = [...this.rooms.values()].filter((room) => room.isJoined);
     const positions = joined.filter((room) => room._position()).map((room) => [room.id, room._position()]);
-    if (positions.length) this.ask({ type: "resume", rooms: Object.fromEntries(positions) }).catch(() => {});
+    if (positions.length) {
+      for (const room of joined) room._isResuming = true;
+      const taken = this.ask({ type: "resume", rooms: Object.fromEntries(positions) });
+      taken.then(() => joined.forEach((room) => (room._isResuming = false))).catch(() => {});
+    }
     for (const room of joined) if (!room._position()) this.tell({ type: "join", room: room.id });
     this.emit("rooms");
     this.#flush();
@@ -590,6 +594,8 @@ export class Room extends Emitter {
   isGone = false;
   /** @type {Set<number>} Who is here, as far as that was told. */
   present = new Set();
+  /** @internal Whether it was asked to go on, and that has not been answered. */
+  _isResuming = false;
 
   #coop;
   #epoch = 0;
@@ -846,6 +852,11 @@ export class Room extends Emitter {
 
   #event(frame) {
     if (frame.seq <= this.#seq) return;
+    if (this.isLoaded && frame.seq > this.#seq + 1) {
+      // Heard before the room was taken up again, which brings it once more. Otherwise there are no gaps.
+      if (!this._isResuming) this.#coop.tell({ type: "join", room: this.id });
+      return;
+    }
     this.#seq = frame.seq;
     switch (frame.kind) {
       case "message_posted":
@@ -892,15 +903,18 @@ export class Room extends Emitter {
     this.#coop._changed(this);
   }
 
-  #ended({ turn, message, status, text, error, by, bot }) {
+  #ended({ turn, message, status, text, end, error, by, bot }) {
     const ended = this.turns.get(turn);
     this.turns.delete(turn);
     this.emit("turns", { ended, status, error, by, bot });
     if (message === undefined) return;
+    // Without a text it is where the pieces have led.
+    const isElsewhere = text === undefined && this.#ends.has(message) && this.#ends.get(message) !== end;
+    if (isElsewhere) this.#coop.tell({ type: "join", room: this.id });
     this.#ends.delete(message);
     const before = this.#byId.get(message) ?? (this.last?.id === message ? this.last : undefined);
     if (!before) return;
-    const after = { ...before, status, text, error: error?.words, stopped_by: by };
+    const after = { ...before, status, text: text ?? before.text, error: error?.words, stopped_by: by };
     this.#put(after);
     this.#coop._said(after, this);
   }

@@ -41,8 +41,10 @@ function form(name, act, close, ...fields) {
         submit.disabled = true;
         wrong.hidden = true;
         try {
-          await act();
+          // Closing gives the focus back to where it was; what comes after may want it elsewhere.
+          const after = await act();
           close();
+          if (typeof after === "function") after();
         } catch (error) {
           setText(wrong, error.message);
           wrong.hidden = false;
@@ -156,7 +158,10 @@ export function newRoom(coop, made) {
   open("New room", (close) =>
     form(
       "Create room",
-      async () => made(await coop.createRoom({ name: name.value.trim(), members: [...chosen.values()].map((person) => person.name) })),
+      async () => {
+        const room = await coop.createRoom({ name: name.value.trim(), members: [...chosen.values()].map((person) => person.name) });
+        return () => made(room);
+      },
       close,
       h("label.field", {}, h("span", {}, "Name"), name),
       h("div.field", {}, h("span", {}, "People"), chips, people.element),
@@ -170,7 +175,10 @@ export function newAiChat(coop, made) {
   open("New AI chat", (close) =>
     form(
       "Start chat",
-      async () => made(await coop.createRoom({ name: name.value.trim(), isAiChat: true })),
+      async () => {
+        const room = await coop.createRoom({ name: name.value.trim(), isAiChat: true });
+        return () => made(room);
+      },
       close,
       h("label.field", {}, h("span", {}, "Name"), name),
       h("p.hint", {}, "While you are alone in it, every message is a question to the bot."),
@@ -202,7 +210,7 @@ export function members(coop, room) {
         const isMe = member.user === coop.user.id;
         const here = room.present.has(member.user) || isMe;
         const tools = room.isOwner && !isMe && [
-          h("button.small", { type: "button", ariaLabel: `Make ${member.name} the owner`, onclick: () => trying(() => room.handOver(member.user)) }, "Make owner"),
+          h("button.small", { type: "button", ariaLabel: `Make owner: ${member.name}`, onclick: () => trying(() => room.handOver(member.user)) }, "Make owner"),
           h("button.small.danger", { type: "button", ariaLabel: `Remove ${member.name}`, onclick: () => trying(() => room.remove(member.user)) }, "Remove"),
         ];
         return h(

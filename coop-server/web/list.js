@@ -9,6 +9,8 @@ import { menu, newAiChat, newRoom } from "./dialogs.js";
 import { avatar, h, setText, shortTime } from "./dom.js";
 import { icon } from "./icons.js";
 
+const NONE = "No rooms yet. Make one, or start an AI chat, with the buttons above.";
+
 export class List {
   #coop;
   #rows = new Map();
@@ -20,7 +22,7 @@ export class List {
     this.items = h("nav", { ariaLabel: "Rooms" });
     this.filter = h("input", { type: "search", placeholder: "Find a room", ariaLabel: "Find a room", oninput: () => this.#draw() });
     this.me = h("span.me-name");
-    this.empty = h("p.none", { hidden: true }, "No rooms yet.");
+    this.empty = h("p.none", { hidden: true });
     this.element = h(
       "aside.list",
       {},
@@ -103,7 +105,7 @@ export class List {
       if (this.items.children[index] !== row.element) this.items.insertBefore(row.element, this.items.children[index] ?? null);
     });
     this.empty.hidden = rooms.length > 0;
-    setText(this.empty, wanted ? "No room is called that." : "No rooms yet.");
+    setText(this.empty, wanted ? "No room is called that." : NONE);
     setText(this.me, this.#coop.user?.name ?? "");
   }
 

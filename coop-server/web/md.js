@@ -208,7 +208,7 @@ function listElement(mark, items, isLoose, depth) {
   const isOrdered = /\d/.test(mark);
   const element = make(isOrdered ? "ol" : "ul");
   if (isOrdered && parseInt(mark) !== 1) element.start = parseInt(mark);
-  for (const lines of items) {
+  for (let lines of items) {
     const item = make("li");
     const task = /^\[([ xX])\] /.exec(lines[0]);
     if (task) {

@@ -77,7 +77,7 @@ export class RoomView {
 
   #build() {
     const { room } = this;
-    this.title = h("h2.room-name");
+    this.title = h("h1.room-name");
     this.subtitle = h("p.room-sub");
     this.content = h("div.content", { role: "log", ariaLabel: "Messages", "aria-live": "off" });
     this.loading = h("div.loading", {}, h("div.spinner"), h("span.unseen", {}, "Loading"));
@@ -287,7 +287,7 @@ export class RoomView {
     const waiting = [...this.room.turns.values()].filter(({ status }) => status === "queued");
     const line = (turn) => {
       const who = this.#name(turn.asked_by);
-      const stop = h("button.small", { type: "button", ariaLabel: `Do not let ${turn.bot} answer ${who}`, onclick: () => this.#stop(turn.id) }, "Cancel");
+      const stop = h("button.small", { type: "button", ariaLabel: `Cancel what ${turn.bot} would answer ${who}`, onclick: () => this.#stop(turn.id) }, "Cancel");
       return h("p", {}, icon("clock"), `${turn.bot} will answer ${who} as soon as it is done.`, stop);
     };
     // A turn that starts at once is no queue to speak of.

@@ -25,9 +25,8 @@ export class Composer {
       rows: 1,
       placeholder: room.isAiChat ? "Ask the bot" : `Message ${room.name}`,
       ariaLabel: "Message",
-      role: "combobox",
       "aria-autocomplete": "list",
-      "aria-expanded": "false",
+      "aria-haspopup": "listbox",
       "aria-controls": "options",
       oninput: () => this.#typed(),
       onkeydown: (event) => this.#key(event),
@@ -203,7 +202,6 @@ export class Composer {
       ),
     );
     this.options.hidden = false;
-    this.input.setAttribute("aria-expanded", "true");
     this.#choose(0);
   }
 
@@ -229,7 +227,6 @@ export class Composer {
 
   #close() {
     this.options.hidden = true;
-    this.input.setAttribute("aria-expanded", "false");
     this.input.removeAttribute("aria-activedescendant");
   }
 }

@@ -62,6 +62,8 @@ pub struct Entry {
     pub event: Arc<Event>,
     /// For a delta or tape: the text it is part of, for encoders that send more than the piece.
     pub tape: Option<Arc<Tape>>,
+    /// For the end of an answer: whether its readers at full level have been given all of its text in pieces before it.
+    pub told: bool,
     pub(crate) pos: u64,
     pub(crate) seq: Seq,
 }
@@ -91,6 +93,7 @@ impl Entry {
         Self {
             event,
             tape: None,
+            told: false,
             pos: Cursor::OUTSIDE,
             seq,
         }

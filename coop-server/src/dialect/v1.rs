@@ -11,7 +11,7 @@ use super::{Asked, Command, Farewell, Malformed, Outbound, Ref, Welcome, alone, 
 use coop_core::live::{Encoder, Entry, Frames, Level};
 use coop_core::{
     Account, Draft, Error, Event, GoneReason, Hint, HintKind, MAX_PAGE, Message, MessageId, Meta, Position, Range,
-    RoomEntry, RoomId, Seq, Snapshot, Timestamp, TurnError, TurnHandle, TurnId, UserId,
+    RoomEntry, RoomId, Seq, Snapshot, Timestamp, TurnEnd, TurnError, TurnHandle, TurnId, UserId,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -190,6 +190,20 @@ enum Say<'a> {
     Event {
         #[serde(flatten)]
         event: &'a Event,
+    },
+    /// The end of an answer whose text the client has been given in pieces.
+    #[serde(rename = "event")]
+    TurnEnded {
+        kind: &'static str,
+        room: RoomId,
+        seq: Seq,
+        turn: TurnId,
+        bot: &'a str,
+        message: MessageId,
+        /// How long the text is.
+        end: u64,
+        #[serde(flatten)]
+        how: &'a TurnEnd,
     },
     Delta {
         room: RoomId,
@@ -404,9 +418,33 @@ fn goes_on(first: &Entry, second: &Entry) -> bool {
 }
 
 /// What is said of entries that go on from each other.
-fn together(run: &[Entry]) -> Option<Say<'_>> {
+fn together(level: Level, run: &[Entry]) -> Option<Say<'_>> {
     let (first, rest) = run.split_first()?;
     let mut whole = say(&first.event)?;
+    if let (
+        Event::TurnEnded {
+            room,
+            seq,
+            turn,
+            bot,
+            message: Some(message),
+            text,
+            end,
+        },
+        true,
+    ) = (&*first.event, first.told && level == Level::Full)
+    {
+        return Some(Say::TurnEnded {
+            kind: "turn_ended",
+            room: *room,
+            seq: *seq,
+            turn: *turn,
+            bot,
+            message: *message,
+            end: text.len() as u64,
+            how: end,
+        });
+    }
     for entry in rest {
         if let (
             Say::Delta { end, text, .. },
@@ -507,7 +545,7 @@ impl Encoder for V1 {
             if level == Level::Events && place(&last.event).is_some() {
                 continue;
             }
-            if together(run).is_some_and(|say| write(&mut frames.bytes, &say)) {
+            if together(level, run).is_some_and(|say| write(&mut frames.bytes, &say)) {
                 frames.end(last.cursor());
             }
         }
