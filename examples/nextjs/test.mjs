@@ -14,7 +14,7 @@ const folder = await mkdtemp(join(tmpdir(), "coop-nextjs-"));
 const children = [];
 
 function run(command, args, env = {}) {
-  const child = spawn(command, args, { cwd: here, env: { ...process.env, NEXT_TELEMETRY_DISABLED: "1", ...env }, stdio: ["ignore", "inherit", "inherit"] });
+  const child = spawn(command, args, { cwd: here, env: { ...process.env, NEXT_TELEMETRY_DISABLED: "1", ...env }, stdio: ["ignore", "inherit", "inherit"], detached: true });
   children.push(child);
   return child;
 }
@@ -96,7 +96,8 @@ try {
   await browser.close();
   console.log("all well");
 } finally {
-  for (const child of children) child.kill();
+  // With what they have started: `npx` hands a signal on to nobody.
+  for (const { pid, exitCode } of children) if (exitCode === null) process.kill(-pid);
   await rm(folder, { recursive: true });
 }
 process.exit();

@@ -10,8 +10,8 @@ mod tests;
 use super::{Asked, Command, Farewell, Malformed, Outbound, Ref, Welcome, alone, write};
 use coop_core::live::{Encoder, Entry, Frames, Level};
 use coop_core::{
-    Account, Draft, Error, Event, GoneReason, Hint, HintKind, MAX_PAGE, Message, MessageId, Meta, Position, Range,
-    RoomEntry, RoomId, Seq, Snapshot, Timestamp, TurnEnd, TurnError, TurnHandle, TurnId, UserId,
+    Draft, Error, Event, GoneReason, Hint, HintKind, MAX_PAGE, Message, MessageId, Meta, Position, Range, RoomEntry,
+    RoomId, Seq, Snapshot, Timestamp, TurnEnd, TurnError, TurnHandle, TurnId, UserId,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -162,7 +162,7 @@ fn optional_meta(raw: Option<&RawValue>) -> Result<Option<Meta>, String> {
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Say<'a> {
     Ready {
-        user: &'a Account,
+        user: UserObject<'a>,
         rooms: &'a [RoomEntry],
         bots: Vec<BotObject<'a>>,
         limits: LimitsObject,
@@ -243,6 +243,15 @@ enum Say<'a> {
     },
 }
 
+/// The one whose connection it is.
+#[derive(Serialize)]
+struct UserObject<'a> {
+    id: UserId,
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email: Option<&'a str>,
+}
+
 #[derive(Serialize)]
 struct BotObject<'a> {
     handle: &'a str,
@@ -313,7 +322,11 @@ pub(super) fn encode(said: &Outbound<'_>) -> Vec<u8> {
             frame_bytes,
             now,
         }) => Say::Ready {
-            user,
+            user: UserObject {
+                id: user.id,
+                name: &user.name,
+                email: user.email.as_deref(),
+            },
             rooms,
             bots: bots.iter().map(|(handle, name)| BotObject { handle, name }).collect(),
             limits: LimitsObject {

@@ -21,5 +21,7 @@ mod secrets;
 mod server;
 mod several;
 mod socket;
+mod sse;
 mod tokens;
+mod v1;
 mod web;
