@@ -93,21 +93,28 @@ impl Heard {
 /// Opens a socket and shakes hands on it.
 pub(crate) async fn connect(address: SocketAddr, path: &str) -> Anything<TcpStream> {
     let socket = TcpSocket::new_v4()?;
-    shake(timeout(PATIENCE, socket.connect(address)).await??, path).await
+    shake(timeout(PATIENCE, socket.connect(address)).await??, path, "").await
+}
+
+/// The same for somebody who speaks `coop.v1`.
+pub(crate) async fn connect_v1(address: SocketAddr, token: &str) -> Anything<TcpStream> {
+    let offered = format!("Sec-WebSocket-Protocol: coop.v1, bearer.{token}\r\n");
+    let socket = TcpSocket::new_v4()?;
+    shake(timeout(PATIENCE, socket.connect(address)).await??, "/ws", &offered).await
 }
 
 /// The same with room for very little that was not read.
 pub(crate) async fn connect_narrow(address: SocketAddr, path: &str) -> Anything<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(4 * 1024)?;
-    shake(timeout(PATIENCE, socket.connect(address)).await??, path).await
+    shake(timeout(PATIENCE, socket.connect(address)).await??, path, "").await
 }
 
-async fn shake(mut socket: TcpStream, path: &str) -> Anything<TcpStream> {
+async fn shake(mut socket: TcpStream, path: &str, headers: &str) -> Anything<TcpStream> {
     socket.set_nodelay(true)?;
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n",
         socket.peer_addr()?
     );
     socket.write_all(request.as_bytes()).await?;
@@ -154,6 +161,18 @@ pub(crate) async fn join(socket: &mut TcpStream, rooms: &[i64]) -> Anything<()> 
     socket.write_all(&asked).await?;
     while !one_frame(socket).await?.starts_with(br#"{"error""#) {}
     Ok(())
+}
+
+/// The same in `coop.v1`, whose answer is a snapshot.
+pub(crate) async fn join_v1(socket: &mut TcpStream, room: i64) -> Anything<serde_json::Value> {
+    let ask = format!(r#"{{"type":"join","room":{room}}}"#);
+    socket.write_all(&masked(ask.as_bytes())).await?;
+    loop {
+        let frame = one_frame(socket).await?;
+        if frame.starts_with(br#"{"type":"snapshot""#) {
+            return Ok(serde_json::from_slice(&frame)?);
+        }
+    }
 }
 
 /// Reads one frame and not a byte more, so that whoever reads on begins with a frame.

@@ -2,7 +2,9 @@
 //! its figures.
 
 use crate::Anything;
-use crate::clients::{Clock, Heard, Label, PATIENCE, connect, connect_all, connect_narrow, hear, join, masked};
+use crate::clients::{
+    Clock, Heard, Label, PATIENCE, connect, connect_all, connect_narrow, connect_v1, hear, join, join_v1, masked,
+};
 use crate::report::{Figure, Report};
 use crate::servers::{Ours, Server, plain};
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 /// All of them, in the order in which they are played.
-pub(crate) const NAMES: [&str; 7] = ["fanout", "paced", "answer", "rooms", "idle", "churn", "slow"];
+pub(crate) const NAMES: [&str; 8] = ["fanout", "paced", "answer", "resume", "rooms", "idle", "churn", "slow"];
 
 /// The bytes of a message's content.
 const CONTENT: usize = 100;
@@ -26,6 +28,7 @@ pub(crate) async fn play(name: &str, quick: bool, report: &mut Report) -> Anythi
         "fanout" => fanout(quick, report).await,
         "paced" => paced(quick, report).await,
         "answer" => answer(quick, report).await,
+        "resume" => resume(quick, report).await,
         "rooms" => rooms(quick, report).await,
         "idle" => idle(quick, report).await,
         "churn" => churn(quick, report).await,
@@ -294,13 +297,71 @@ async fn paced(quick: bool, report: &mut Report) -> Anything<()> {
 
 // One long answer.
 
+/// What readers speak.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dialect {
+    Seed,
+    V1,
+}
+
 async fn answer(quick: bool, report: &mut Report) -> Anything<()> {
     let members = if quick { 5 } else { 100 };
-    let ask = if quick { "/mock quick" } else { "/mock essay" };
     report.scenario(&format!("answer: {members} readers, 17 KB in 400 pieces"));
+    for (dialect, name) in [(Dialect::Seed, "answer"), (Dialect::V1, "answer, coop.v1")] {
+        answer_in(dialect, name, members, quick, report).await?;
+    }
+    Ok(())
+}
+
+/// What an answer grows to, frame by frame; whether it is over.
+fn grow(dialect: Dialect, payload: &[u8], text: &mut String) -> Anything<bool> {
+    let is_its = match dialect {
+        Dialect::Seed => payload.starts_with(br#"{"type":"bot_stream""#),
+        Dialect::V1 => payload.starts_with(br#"{"type":"delta""#) || payload.starts_with(br#"{"type":"event""#),
+    };
+    if !is_its {
+        return Ok(false);
+    }
+    let frame: serde_json::Value = serde_json::from_slice(payload)?;
+    if dialect == Dialect::Seed {
+        let content = frame["message"]["content"].as_str();
+        let content = content.ok_or("an answer without content")?;
+        if !content.starts_with(text.as_str()) {
+            return Err("a piece does not go on from the one before".into());
+        }
+        content.clone_into(text);
+        return Ok(frame["message"]["status"] == "done");
+    }
+    if frame["type"] == "delta" {
+        if frame["offset"] != text.len() {
+            return Err("a piece does not go on from the one before".into());
+        }
+        text.push_str(frame["text"].as_str().ok_or("a piece without text")?);
+    }
+    let is_over = frame["kind"] == "turn_ended";
+    if is_over && frame["end"] != text.len() {
+        return Err("the end is not where the pieces led".into());
+    }
+    Ok(is_over)
+}
+
+async fn answer_in(dialect: Dialect, name: &str, members: usize, quick: bool, report: &mut Report) -> Anything<()> {
+    let ask = if quick { "/mock quick" } else { "/mock essay" };
     let everybody = [(0..members).collect::<Vec<_>>()];
     let ours = Ours::start(members, &everybody).await?;
-    let sockets = joined(&ours, &everybody).await?;
+    let room = ours.rooms[0];
+    let sockets = match dialect {
+        Dialect::Seed => joined(&ours, &everybody).await?,
+        Dialect::V1 => {
+            let mut sockets = Vec::with_capacity(members);
+            for token in &ours.tokens {
+                let mut socket = connect_v1(ours.server.address, token).await?;
+                join_v1(&mut socket, room).await?;
+                sockets.push(socket);
+            }
+            sockets
+        }
+    };
     let mut tasks = JoinSet::new();
     let mut writings = Vec::new();
     for socket in sockets {
@@ -308,27 +369,15 @@ async fn answer(quick: bool, report: &mut Report) -> Anything<()> {
         writings.push(writing);
         tasks.spawn(async move {
             let mut text = String::new();
-            let heard = hear(&mut reading, |payload, _, _| {
-                if !payload.starts_with(br#"{"type":"bot_stream""#) {
-                    return Ok(false);
-                }
-                let frame: serde_json::Value = serde_json::from_slice(payload)?;
-                let content = frame["message"]["content"]
-                    .as_str()
-                    .ok_or("an answer without content")?;
-                if !content.starts_with(&text) {
-                    return Err("a piece does not go on from the one before".into());
-                }
-                content.clone_into(&mut text);
-                Ok(frame["message"]["status"] == "done")
-            })
-            .await?;
+            let heard = hear(&mut reading, |payload, _, _| grow(dialect, payload, &mut text)).await?;
             Anything::Ok((heard, text))
         });
     }
     let before = ours.server.cpu()?;
-    let room = ours.rooms[0];
-    let question = format!(r#"{{"type":"message","chat_id":{room},"content":"{ask}"}}"#);
+    let question = match dialect {
+        Dialect::Seed => format!(r#"{{"type":"message","chat_id":{room},"content":"{ask}"}}"#),
+        Dialect::V1 => format!(r#"{{"type":"send","room":{room},"text":"{ask}"}}"#),
+    };
     writings[0].write_all(&masked(question.as_bytes())).await?;
     let mut all = Vec::new();
     while let Some(heard) = tasks.join_next().await {
@@ -342,24 +391,70 @@ async fn answer(quick: bool, report: &mut Report) -> Anything<()> {
     let text = all[0].1.len() as f64;
     let bytes = all.iter().map(|(heard, _)| heard.bytes).sum::<usize>() as f64 / members as f64;
     let frames = all.iter().map(|(heard, _)| heard.frames).sum::<usize>() as f64 / members as f64;
-    report.tell("answer", "text", "KB", &one(text / 1e3), None);
-    report.tell(
-        "answer",
-        "sent to each reader",
-        "KB",
-        &one(bytes / 1e3),
-        Some(("the text", text / 1e3)),
-    );
-    report.tell("answer", "frames for each reader", "", &one(frames), None);
-    report.tell(
-        "answer",
-        "server CPU per reader",
-        "µs",
-        &one(micros(cost, members)),
-        None,
-    );
+    report.tell(name, "text", "KB", &one(text / 1e3), None);
+    let than = Some(("the text", text / 1e3));
+    report.tell(name, "sent to each reader", "KB", &one(bytes / 1e3), than);
+    report.tell(name, "frames for each reader", "", &one(frames), None);
+    report.tell(name, "server CPU per reader", "µs", &one(micros(cost, members)), None);
     let pieces = micros(cost, members * 400);
-    report.tell("answer", "server CPU per piece and reader", "µs", &one(pieces), None);
+    report.tell(name, "server CPU per piece and reader", "µs", &one(pieces), None);
+    Ok(())
+}
+
+// Coming back after some time.
+
+async fn resume(quick: bool, report: &mut Report) -> Anything<()> {
+    let (messages, times) = if quick { (60, 3) } else { (1_100, 300) };
+    report.scenario(&format!("resume: from the handshake until all is there, {times} times"));
+    let ours = Ours::start(2, &[vec![0, 1]]).await?;
+    let (room, address) = (ours.rooms[0], ours.server.address);
+    let mut author = connect_v1(address, &ours.tokens[0]).await?;
+    join_v1(&mut author, room).await?;
+    for number in 0..messages {
+        let text = "x".repeat(CONTENT);
+        let ask = format!(r#"{{"type":"send","room":{room},"text":"{text}","ref":{number}}}"#);
+        author.write_all(&masked(ask.as_bytes())).await?;
+        let said = format!(r#"{{"type":"ok","ref":{number},"#);
+        hear(&mut author, |payload, _, _| Ok(payload.starts_with(said.as_bytes()))).await?;
+    }
+    let mut reader = connect_v1(address, &ours.tokens[1]).await?;
+    let snapshot = join_v1(&mut reader, room).await?;
+    let head = snapshot["seq"].as_i64().ok_or("a snapshot without a place")?;
+    let missed: &[i64] = if quick { &[10] } else { &[0, 100, 1_000] };
+    for &missed in missed {
+        let position = format!(r#"{{"epoch":{},"seq":{}}}"#, snapshot["epoch"], head - missed);
+        let ask = format!(r#"{{"type":"resume","rooms":{{"{room}":{position}}},"ref":7}}"#);
+        let (mut taken, mut told) = (Vec::new(), 0);
+        for _ in 0..times {
+            let begun = Instant::now();
+            let mut socket = connect_v1(address, &ours.tokens[1]).await?;
+            socket.write_all(&masked(ask.as_bytes())).await?;
+            let (mut events, mut anew) = (0, false);
+            hear(&mut socket, |payload, _, _| {
+                events += i64::from(payload.starts_with(br#"{"type":"event""#));
+                anew |= payload.starts_with(br#"{"type":"snapshot""#);
+                Ok(payload.starts_with(br#"{"type":"ok","ref":7"#))
+            })
+            .await?;
+            taken.push(begun.elapsed().as_secs_f64() * 1e3);
+            if !anew && events != missed {
+                return Err(format!("{events} events where {missed} were missed").into());
+            }
+            told = events;
+        }
+        taken.sort_by(f64::total_cmp);
+        let one = |value| Figure::of(vec![value]);
+        let name = format!("resume after {missed}");
+        report.tell(
+            &name,
+            "events told, or none with a snapshot",
+            "",
+            &one(told as f64),
+            None,
+        );
+        report.tell(&name, "median", "ms", &one(taken[taken.len() / 2]), None);
+        report.tell(&name, "99 of 100", "ms", &one(taken[taken.len() * 99 / 100]), None);
+    }
     Ok(())
 }
 

@@ -1,5 +1,6 @@
--- The words of messages, for finding them: complete ones alone, so that an answer that grows is not read again and again. Each
--- carries its room as one more word, so that a search reads that room's and no others'.
+-- The words of messages, for finding them. Each message carries its room as one more word, so that a search reads that room's and no
+-- others'. Adding words to each commit would cost a quarter of the messages a second; so they are added later, many at a time, and
+-- what is above `indexed` is not here yet.
 
 CREATE VIRTUAL TABLE message_words USING fts5 (
     chat, content,
@@ -7,19 +8,18 @@ CREATE VIRTUAL TABLE message_words USING fts5 (
     tokenize = "unicode61 remove_diacritics 0 categories 'L* N* Co'"
 );
 
-INSERT INTO message_words (rowid, chat, content)
-SELECT id, 'c' || chat_id, content FROM messages WHERE status <> 'streaming' AND deleted_at IS NULL;
+CREATE TABLE message_words_state (indexed INTEGER NOT NULL) STRICT; -- the newest message whose words are here; one row
 
-CREATE TRIGGER messages_found AFTER INSERT ON messages WHEN new.status <> 'streaming' AND new.deleted_at IS NULL BEGIN
-    INSERT INTO message_words (rowid, chat, content) VALUES (new.id, 'c' || new.chat_id, new.content);
-END;
+INSERT INTO message_words_state (indexed) VALUES (0);
 
-CREATE TRIGGER messages_found_anew AFTER UPDATE OF content, status, deleted_at ON messages WHEN new.status <> 'streaming' BEGIN
+-- What changes below that, and answers that end there: until then their words are not here.
+CREATE TRIGGER messages_found_anew AFTER UPDATE OF content, status, deleted_at ON messages
+WHEN new.status <> 'streaming' AND new.id <= (SELECT indexed FROM message_words_state) BEGIN
     DELETE FROM message_words WHERE rowid = old.id;
     INSERT INTO message_words (rowid, chat, content)
     SELECT new.id, 'c' || new.chat_id, new.content WHERE new.deleted_at IS NULL;
 END;
 
-CREATE TRIGGER messages_lost AFTER DELETE ON messages BEGIN
+CREATE TRIGGER messages_lost AFTER DELETE ON messages WHEN old.id <= (SELECT indexed FROM message_words_state) BEGIN
     DELETE FROM message_words WHERE rowid = old.id;
 END;

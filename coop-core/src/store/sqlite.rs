@@ -11,6 +11,7 @@ mod kept;
 mod open;
 #[cfg(test)]
 mod tests;
+mod words;
 mod write;
 
 use super::sql::users::Change;
@@ -228,6 +229,12 @@ impl RoomStore for SqliteStore {
     }
 
     async fn find(&self, room: RoomId, words: &[String], before: Option<Seq>, limit: u32) -> Result<Page> {
+        // What was there when the search began is found, however much is said meanwhile.
+        let mut progress = self.job(Job::Index).await?;
+        let newest = progress.newest;
+        while progress.indexed < newest {
+            progress = self.job(Job::Index).await?;
+        }
         self.reads.find(room, words, before, limit).await
     }
 

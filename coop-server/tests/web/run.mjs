@@ -2,6 +2,7 @@
 // bot twice (`mock`, `other`). Everything is looked at as people see it.
 
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { account, api, complaints, composer, group, launch, line, page, PASSWORD, PHONE, row, rows, say, signedIn, until } from "./browser.mjs";
 import { HOSTILE, MARKDOWN } from "./markdown.mjs";
@@ -407,7 +408,7 @@ test("nothing is inaccessible, in light and in dark", async () => {
     for (const colorScheme of ["light", "dark"]) {
       await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
       await page.waitForTimeout(250);
-      const source = await (await import("node:fs/promises")).readFile(axe, "utf8");
+      const source = await readFile(axe, "utf8");
       await page.evaluate(`${source}; undefined`);
       const { violations } = await page.evaluate(() => window.axe.run());
       const told = violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html.slice(0, 160)).join(" | ")}`);
@@ -425,6 +426,30 @@ test("nothing is inaccessible, in light and in dark", async () => {
   await a.keyboard.press("Escape");
   await a.goto(`${url}/chat`);
   await check(a, "list");
+});
+
+test("another page uses coop.js, from another origin", async () => {
+  const [anne, bob] = [await account(url, "anne"), await account(url, "bob")];
+  const room = await group(url, "elsewhere", [anne, bob]);
+  const here = await page(browser, url);
+  const example = await readFile(new URL("../../../examples/web/index.html", import.meta.url));
+  await here.route("http://localhost:3000/**", (route) => route.fulfill({ body: example, contentType: "text/html" }));
+  const before = complaints.length;
+  await here.goto(`http://localhost:3000/?room=${room}&server=${url}`);
+  // That it asks for a page of its own is no complaint here.
+  complaints.splice(before);
+  await here.getByPlaceholder("Name").fill(anne.name);
+  await here.getByPlaceholder("Password").fill(PASSWORD);
+  await here.getByRole("button", { name: "Sign in" }).click();
+  await here.getByText("online").waitFor();
+  await api(url, bob, "POST", `/api/rooms/${room}/messages`, { text: "hello from the server" });
+  await here.getByText(`${bob.name}: hello from the server`).waitFor();
+  await here.getByPlaceholder("Message").fill("/bot and hello back");
+  await here.getByPlaceholder("Message").press("Enter");
+  await here.getByText(`${anne.name}: /bot and hello back`).waitFor();
+  await until("the answer grows", async () => /mock: .*…/s.test(await here.locator("#said li").last().innerText()));
+  await until("and ends", async () => !/…$/.test((await here.locator("#said li").last().innerText()).trim()));
+  complaints.splice(before);
 });
 
 test("markdown becomes these elements, also piece by piece", async () => {

@@ -4,6 +4,7 @@
 
 use super::facts::{Loaded, load};
 use super::kept::{Changed, Kept};
+use super::words::{self, Progress};
 use super::write::write;
 use crate::error::{Error, Result};
 use crate::event::Event;
@@ -18,7 +19,9 @@ use sqlx::{Connection, Pool, Sqlite};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 /// Where an answer goes. Nobody may be waiting for it any more.
 pub(super) type Reply<T> = oneshot::Sender<Result<T>>;
@@ -29,8 +32,12 @@ pub(super) enum Job {
     Create(NewRoom, Reply<(RoomInfo, Vec<Arc<Event>>)>),
     CreateUser(NewAccount, Reply<Account>),
     ChangeUser(UserId, Change, Reply<()>),
+    /// To add the words of some more messages to the index.
+    Index(Reply<Progress>),
 }
 
+/// When nothing was written for so long, words are added to the index.
+const IDLE: Duration = Duration::from_millis(200);
 /// The most intents in one transaction, so that nobody waits long for others.
 const MAX_INTENTS: usize = 200;
 
@@ -53,20 +60,26 @@ pub(super) enum Connected {
 pub(super) async fn run(mut writer: Writer, mut jobs: mpsc::Receiver<Job>, lock: Option<File>) {
     let mut next = None;
     let mut kept = Kept::default();
+    // Whether there may be messages whose words are not in the index.
+    let mut behind = true;
     loop {
-        let first = match next.take() {
-            Some(job) => job,
+        let group = match next.take() {
+            Some(job) => gather(job, &mut jobs, &mut next),
+            None if behind => match timeout(IDLE, jobs.recv()).await {
+                Ok(Some(job)) => gather(job, &mut jobs, &mut next),
+                Ok(None) => break,
+                Err(_) => Group::Idle,
+            },
             None => match jobs.recv().await {
-                Some(job) => job,
+                Some(job) => gather(job, &mut jobs, &mut next),
                 None => break,
             },
         };
-        let group = gather(first, &mut jobs, &mut next);
         let ids = &mut writer.ids;
         match &mut writer.connection {
-            Connected::Own(connection) => serve(connection, ids, &mut kept, group).await,
+            Connected::Own(connection) => behind = serve(connection, ids, &mut kept, group).await,
             Connected::Shared(pool) => match pool.acquire().await {
-                Ok(mut connection) => serve(&mut connection, ids, &mut kept, group).await,
+                Ok(mut connection) => behind = serve(&mut connection, ids, &mut kept, group).await,
                 Err(error) => refuse(group, &super::fault::commit_fault(error)),
             },
         }
@@ -90,6 +103,9 @@ enum Group {
     Parts(Vec<Part>),
     User(NewAccount, Reply<Account>),
     Change(UserId, Change, Reply<()>),
+    Index(Reply<Progress>),
+    /// Nobody wants anything.
+    Idle,
 }
 
 /// Takes what is waiting, in its order, up to the first that cannot go along: that one is `next`.
@@ -108,6 +124,7 @@ fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>, next: &mut Option<Job>) ->
             }
             Job::CreateUser(new, reply) if parts.is_empty() => return Group::User(new, reply),
             Job::ChangeUser(user, change, reply) if parts.is_empty() => return Group::Change(user, change, reply),
+            Job::Index(reply) if parts.is_empty() => return Group::Index(reply),
             // A second batch of a room must see the first one's rows, and users go by themselves.
             other => {
                 *next = Some(other);
@@ -121,14 +138,30 @@ fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>, next: &mut Option<Job>) ->
     Group::Parts(parts)
 }
 
-async fn serve(connection: &mut SqliteConnection, ids: &mut NextIds, kept: &mut Kept, group: Group) {
+/// Whether there may be words to be added after it.
+async fn serve(connection: &mut SqliteConnection, ids: &mut NextIds, kept: &mut Kept, group: Group) -> bool {
     match group {
+        Group::Index(reply) => {
+            let done = words::step(connection).await;
+            let behind = !done.as_ref().is_ok_and(|progress| progress.is_done());
+            drop(reply.send(done));
+            return behind;
+        }
+        // What fails now is tried again when somebody searches, or after the next message.
+        Group::Idle => match words::step(connection).await {
+            Ok(progress) => return !progress.is_done(),
+            Err(error) => {
+                tracing::debug!(%error, "words could not be added to the index");
+                return false;
+            }
+        },
         Group::User(new, reply) => drop(reply.send(accounts(connection).create(new).await)),
         Group::Change(user, change, reply) => {
             drop(reply.send(accounts(connection).change(user, change).await));
         }
         Group::Parts(parts) => together_or_alone(connection, ids, kept, parts).await,
     }
+    true
 }
 
 fn accounts(connection: &mut SqliteConnection) -> Accounts<'_, Sqlite> {
@@ -142,6 +175,8 @@ fn refuse(group: Group, error: &Error) {
     match group {
         Group::User(_, reply) => drop(reply.send(Err(error.again()))),
         Group::Change(_, _, reply) => drop(reply.send(Err(error.again()))),
+        Group::Index(reply) => drop(reply.send(Err(error.again()))),
+        Group::Idle => {}
         Group::Parts(parts) => parts.into_iter().for_each(|part| part.refuse(error)),
     }
 }

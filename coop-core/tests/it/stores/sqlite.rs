@@ -65,6 +65,35 @@ async fn post(store: &SqliteStore, room: RoomId, client_id: &str, text: &str) ->
     }
 }
 
+/// More than are added to the index at a time, and more said while it is looked at.
+#[tokio::test]
+async fn words_are_found_however_many_messages_are_not_in_the_index_yet() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("coop.db");
+    let store = SqliteStore::open(&path).await.unwrap();
+    let room = room(&store).await;
+    let posts = (0..1_300).map(|number| {
+        let (store, text) = (&store, format!("word{number} and others"));
+        async move { post(store, room, &number.to_string(), &text).await.unwrap().0 }
+    });
+    let ids = futures::future::join_all(posts).await;
+    let found = async |store: &SqliteStore, word: &str| {
+        let page = store.find(room, &[word.to_owned()], None, 10).await.unwrap();
+        page.messages.iter().map(|message| message.id).collect::<Vec<_>>()
+    };
+    for number in [0, 499, 500, 1_299] {
+        let all = found(&store, &format!("word{number}")).await;
+        assert!(all.contains(&ids[number]), "word{number}: {all:?}");
+    }
+    let last = post(&store, room, "last", "afterwards").await.unwrap().0;
+    // A file that was closed before they were added.
+    store.close().await;
+    let store = SqliteStore::open(&path).await.unwrap();
+    assert_eq!(found(&store, "afterwards").await, [last]);
+    assert_eq!(found(&store, "others").await.len(), 10);
+    store.close().await;
+}
+
 async fn texts(store: &SqliteStore, room: RoomId) -> Vec<String> {
     let page = store.history(room, Range::Newest, 10_000).await.unwrap();
     page.messages.iter().map(|message| message.text.clone()).collect()
