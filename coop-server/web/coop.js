@@ -435,6 +435,8 @@ export class Coop extends Emitter {
     this.#failures = 0;
     if (this.#outboxOf !== user.id) [this.#outbox, this.#outboxOf] = [this.#kept(user.id), user.id];
     const there = new Set(rooms.map(({ id }) => id));
+    this.#outbox = this.#outbox.filter(({ room }) => there.has(room));
+    this.#keep();
     for (const room of [...this.rooms.values()]) {
       if (there.has(room.id)) continue;
       this.rooms.delete(room.id);
@@ -448,9 +450,10 @@ export class Coop extends Emitter {
     if (positions.length) {
       for (const room of joined) room._isResuming = true;
       const taken = this.ask({ type: "resume", rooms: Object.fromEntries(positions) });
-      taken.then(() => joined.forEach((room) => (room._isResuming = false))).catch(() => {});
+      // Where they cannot be taken up they are opened anew.
+      taken.then(() => joined.forEach((room) => (room._isResuming = false))).catch(() => joined.forEach((room) => room._open()));
     }
-    for (const room of joined) if (!room._position()) this.tell({ type: "join", room: room.id });
+    for (const room of joined) if (!room._position()) room._open();
     this.emit("rooms");
     this.#flush();
     this.#ready?.resolve();
@@ -632,7 +635,19 @@ export class Room extends Emitter {
   join() {
     if (this.isJoined || this.isGone) return;
     this.isJoined = true;
-    this.#coop.tell({ type: "join", room: this.id });
+    this._open();
+  }
+
+  /** @internal Asks for everything of it, until it comes. */
+  _open() {
+    if (!this.isJoined || this.#coop.state !== "online") return;
+    this.#coop
+      .ask({ type: "join", room: this.id })
+      .then(() => (this._isResuming = false))
+      .catch(({ code, retryAfter }) => {
+        // Whoever has lost the line, or the room, is told so in another way.
+        if (code === "unavailable") setTimeout(() => this._open(), retryAfter || 1_000);
+      });
   }
 
   /** Closes it and forgets its messages. */
@@ -854,7 +869,7 @@ export class Room extends Emitter {
     if (frame.seq <= this.#seq) return;
     if (this.isLoaded && frame.seq > this.#seq + 1) {
       // Heard before the room was taken up again, which brings it once more. Otherwise there are no gaps.
-      if (!this._isResuming) this.#coop.tell({ type: "join", room: this.id });
+      if (!this._isResuming) this._open();
       return;
     }
     this.#seq = frame.seq;
@@ -910,7 +925,7 @@ export class Room extends Emitter {
     if (message === undefined) return;
     // Without a text it is where the pieces have led.
     const isElsewhere = text === undefined && this.#ends.has(message) && this.#ends.get(message) !== end;
-    if (isElsewhere) this.#coop.tell({ type: "join", room: this.id });
+    if (isElsewhere) this._open();
     this.#ends.delete(message);
     const before = this.#byId.get(message) ?? (this.last?.id === message ? this.last : undefined);
     if (!before) return;
@@ -926,7 +941,7 @@ export class Room extends Emitter {
     if (at === undefined || !answer || end <= at) return;
     if (offset === at) answer.text += text;
     else if (offset === 0) answer.text = text;
-    else return this.#coop.tell({ type: "join", room: this.id });
+    else return this._open();
     this.#ends.set(message, end);
     this.emit("text", answer);
   }

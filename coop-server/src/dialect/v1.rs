@@ -27,6 +27,8 @@ pub(crate) const BEARER: &str = "bearer.";
 
 /// How long pieces of an answer gather.
 const DELTAS: Duration = Duration::from_millis(25);
+/// How many bytes of a room's last message are told in a list of rooms.
+const LISTED: usize = 300;
 /// How many messages a page has if nobody says.
 const PAGE: u32 = 50;
 /// How long a client should wait that is sent away because the server closes.
@@ -163,7 +165,7 @@ fn optional_meta(raw: Option<&RawValue>) -> Result<Option<Meta>, String> {
 enum Say<'a> {
     Ready {
         user: UserObject<'a>,
-        rooms: &'a [RoomEntry],
+        rooms: Vec<Cow<'a, RoomEntry>>,
         bots: Vec<BotObject<'a>>,
         limits: LimitsObject,
         server_time: Timestamp,
@@ -228,7 +230,7 @@ enum Say<'a> {
         seq: Option<Seq>,
     },
     Room {
-        room: &'a RoomEntry,
+        room: Cow<'a, RoomEntry>,
     },
     Gone {
         room: RoomId,
@@ -312,6 +314,20 @@ fn milliseconds(after: Duration) -> u64 {
     u64::try_from(after.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
+/// A room as in a list: of what was said last the beginning is enough.
+fn listed(entry: &RoomEntry) -> Cow<'_, RoomEntry> {
+    let is_long = |message: &&Arc<Message>| message.text.len() > LISTED || message.meta.is_some();
+    let Some(last) = entry.last_message.as_ref().filter(is_long) else {
+        return Cow::Borrowed(entry);
+    };
+    let mut last = Message::clone(last);
+    last.text.truncate(last.text.floor_char_boundary(LISTED));
+    last.meta = None;
+    let mut entry = entry.clone();
+    entry.last_message = Some(Arc::new(last));
+    Cow::Owned(entry)
+}
+
 /// The frames that say this.
 pub(super) fn encode(said: &Outbound<'_>) -> Vec<u8> {
     let say = match said {
@@ -327,7 +343,7 @@ pub(super) fn encode(said: &Outbound<'_>) -> Vec<u8> {
                 name: &user.name,
                 email: user.email.as_deref(),
             },
-            rooms,
+            rooms: rooms.iter().map(listed).collect(),
             bots: bots.iter().map(|(handle, name)| BotObject { handle, name }).collect(),
             limits: LimitsObject {
                 frame_bytes: *frame_bytes,
@@ -387,7 +403,7 @@ pub(super) fn encode(said: &Outbound<'_>) -> Vec<u8> {
             by: *by,
             error: (*error).into(),
         },
-        Outbound::Gained { entry, .. } => Say::Room { room: entry },
+        Outbound::Gained { entry, .. } => Say::Room { room: listed(entry) },
         Outbound::Gone { room, reason, by, .. } => Say::Gone {
             room: *room,
             reason: *reason,

@@ -257,3 +257,23 @@ async fn how_a_connection_ends() {
     assert_eq!((&bye["code"], bye["retry_after_ms"].is_u64()), (&json!(4503), true));
     assert_eq!(last.close_code().await, Some(4503));
 }
+
+#[tokio::test]
+async fn a_list_of_rooms_has_the_beginning_of_what_was_said_last() {
+    let server = Server::start().await;
+    let anne = server.person("anne").await;
+    let room = server.http().group(&anne, "lab", &[]).await;
+    let long = json!({ "text": "é".repeat(20_000), "meta": { "colour": "red" } });
+    server
+        .http()
+        .post(&anne, &format!("/api/rooms/{room}/messages"), long)
+        .await;
+    let mut socket = Ws::open_in(server.address, &anne.token, "coop.v1").await;
+    let last = socket.next().await["rooms"][0]["last_message"].clone();
+    assert_eq!(
+        (last["text"].as_str().unwrap(), last.get("meta")),
+        ("é".repeat(150).as_str(), None)
+    );
+    let whole = join(&mut socket, room).await["messages"][0]["text"].clone();
+    assert_eq!(whole, "é".repeat(20_000));
+}
