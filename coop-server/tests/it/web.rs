@@ -154,10 +154,18 @@ async fn in_a_browser() {
         .password_cost(Cost::cheap_for_tests())
         .bot(MockBot::named("mock"))
         .bot(MockBot::named("other"));
-    let server = Server::on(engine, |api| api, None).await;
+    // Where another page will be, of another origin.
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let elsewhere = format!("http://localhost:{}", free.port());
+    let origins = [elsewhere.clone()];
+    let server = Server::on(engine, |api| api.cors_origins(origins), None).await;
     let child = Command::new("node")
         .arg("run.mjs")
         .arg(format!("http://{}", server.address))
+        .env("COOP_ELSEWHERE", elsewhere)
         .current_dir(&folder)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -3,6 +3,7 @@
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
+import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { account, api, complaints, composer, group, launch, line, page, PASSWORD, PHONE, row, rows, say, signedIn, until } from "./browser.mjs";
 import { HOSTILE, MARKDOWN } from "./markdown.mjs";
@@ -433,9 +434,12 @@ test("another page uses coop.js, from another origin", async () => {
   const room = await group(url, "elsewhere", [anne, bob]);
   const here = await page(browser, url);
   const example = await readFile(new URL("../../../examples/web/index.html", import.meta.url));
-  await here.route("http://localhost:3000/**", (route) => route.fulfill({ body: example, contentType: "text/html" }));
+  // A server of its own: a browser lets no page reach a loopback address that does not come from one.
+  const origin = process.env.COOP_ELSEWHERE ?? "http://localhost:3000";
+  const elsewhere = createServer((_, response) => response.setHeader("content-type", "text/html").end(example));
+  await new Promise((listening) => elsewhere.listen(Number(new URL(origin).port), "127.0.0.1", listening));
   const before = complaints.length;
-  await here.goto(`http://localhost:3000/?room=${room}&server=${url}`);
+  await here.goto(`${origin}/?room=${room}&server=${url}`);
   // That it asks for a page of its own is no complaint here.
   complaints.splice(before);
   await here.getByPlaceholder("Name").fill(anne.name);
@@ -450,6 +454,7 @@ test("another page uses coop.js, from another origin", async () => {
   await until("the answer grows", async () => /mock: .*…/s.test(await here.locator("#said li").last().innerText()));
   await until("and ends", async () => !/…$/.test((await here.locator("#said li").last().innerText()).trim()));
   complaints.splice(before);
+  elsewhere.close();
 });
 
 test("markdown becomes these elements, also piece by piece", async () => {
