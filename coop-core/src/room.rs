@@ -480,7 +480,6 @@ impl Room {
     /// # Errors
     /// As [`stop`](Self::stop).
     pub async fn stop_answer(&self, message: MessageId) -> Result<()> {
-        self.shared.check_member(self.id, self.user).await?;
         let turn = self.turn_of(message).await?;
         turn::stop_by(&self.shared, self.id, turn.id, self.user).await
     }
@@ -513,11 +512,24 @@ impl Room {
     /// # Errors
     /// As [`retry`](Self::retry).
     pub async fn retry_answer(&self, message: MessageId) -> Result<TurnHandle> {
-        self.check_member().await?;
         self.ask_again(self.turn_of(message).await?).await
     }
 
-    async fn turn_of(&self, message: MessageId) -> Result<TurnInfo> {
+    /// The turn whose answer this is: who asked, and how it ended if it has.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |_, _, _, room| {
+    /// let turn = room.send("/echo hello").await?.turn.unwrap();
+    /// turn.ended().await?;
+    /// let answer = room.history(coop_core::Range::Newest, 1).await?.messages[0].id;
+    /// assert_eq!(room.turn_of(answer).await?.id, turn.id());
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// `NotFound` if it is no bot's answer to an ask here; as [`entry`](Self::entry). Cancel safe.
+    pub async fn turn_of(&self, message: MessageId) -> Result<TurnInfo> {
+        self.check_member().await?;
         let turn = self.shared.rooms.turn_of_message(self.id, message).await?;
         turn.ok_or_else(Error::no_such_turn)
     }

@@ -95,6 +95,7 @@ pub(crate) static SURFACE: &[Route] = &[
     signed!(POST   "/api/rooms/{id}/turns/{turn}/retry"       turns::retry),
     signed!(POST   "/api/rooms/{id}/messages/{message}/stop"   turns::stop_answer),
     signed!(POST   "/api/rooms/{id}/messages/{message}/retry"  turns::retry_answer),
+    signed!(GET    "/api/rooms/{id}/messages/{message}/turn"  turns::of_answer),
     signed!(GET    "/api/rooms/{id}/messages/{message}/receipt" turns::receipt),
     signed!(GET    "/api/rooms/{id}/usage"             governing::room_usage),
     signed!(GET    "/api/usage"                        governing::own_usage),

@@ -38,7 +38,7 @@
  * @property {string} [client_id]
  * @property {string} created_at
  * @property {string} [edited_at]
- * @property {number} [stopped_by] Who stopped it, where that was seen.
+ * @property {number | null} [stopped_by] Who stopped it, where that was seen or asked for.
  *
  * @typedef {object} Pending Something said that the server has not acknowledged.
  * @property {string} clientId
@@ -751,6 +751,19 @@ export class Room extends Emitter {
   search(text, before) {
     const more = before === undefined ? "" : `&before=${before}`;
     return this.#coop.request("GET", `/api/rooms/${this.id}/search?query=${encodeURIComponent(text)}${more}`);
+  }
+
+  /**
+   * Finds out who stopped an answer, where that was not seen; then the message is told again.
+   * @param {Message} message
+   */
+  async whoStopped(message) {
+    if (message.status !== "stopped" || message.stopped_by !== undefined) return;
+    // Asked once, whatever comes of it.
+    message.stopped_by = null;
+    const { end } = await this.#coop.request("GET", `/api/rooms/${this.id}/messages/${message.id}/turn`);
+    message.stopped_by = end?.by ?? null;
+    if (this.#byId.get(message.id) === message) this.emit("message", message, message);
   }
 
   /** Fetches older messages until this one is there. @param {number} seq */

@@ -474,6 +474,7 @@ class Row {
     this.#quote(message.reply_to, Boolean(message.author.bot));
     this.#status();
     this.tools();
+    this.room.whoStopped(message).catch(() => {});
   }
 
   /** Shows what is not yet one. */

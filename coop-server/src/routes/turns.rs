@@ -11,6 +11,11 @@ pub(crate) async fn list(call: Call, user: User) -> Answer {
     Reply::json(&room(&call, &user).await?.open_turns().await?)
 }
 
+/// The turn whose answer this is.
+pub(crate) async fn of_answer(call: Call, user: User) -> Answer {
+    Reply::json(&room(&call, &user).await?.turn_of(call.message()?).await?)
+}
+
 /// Ends a turn for everyone.
 pub(crate) async fn stop(call: Call, user: User) -> Answer {
     room(&call, &user).await?.stop(call.turn()?).await?;

@@ -166,6 +166,12 @@ fn surface() -> Vec<(&'static str, &'static str, Option<Value>, [u16; 5])> {
             [401, 404, 404, 200, 200],
         ),
         ("GET", "/api/rooms/{room}/usage", None, [401, 404, 404, 200, 200]),
+        (
+            "GET",
+            "/api/rooms/{room}/messages/{answer}/turn",
+            None,
+            [401, 404, 404, 200, 200],
+        ),
         ("GET", "/api/rooms/{room}", None, [401, 404, 404, 200, 200]),
         (
             "PATCH",

@@ -94,6 +94,8 @@ test("an answer grows for both, is stopped by one, and asked for again", async (
   assert.match(stopped.words, new RegExp(`Stopped by ${anne.name}`));
   await until("on both sides", async () => (await rows(a)).at(-1).words.includes("Stopped by you"));
   assert.equal((await rows(a)).at(-1).text, (await rows(b)).at(-1).text);
+  await b.reload();
+  await until("it is known after a reload", async () => (await rows(b)).at(-1).words.includes(`Stopped by ${anne.name}`));
   await b.getByRole("button", { name: "Try again" }).last().click();
   await until("another begins", async () => (await rows(a)).filter(({ who }) => who === "mock").length === 2);
   await a.getByRole("button", { name: "Stop" }).click();
