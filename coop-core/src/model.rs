@@ -530,6 +530,8 @@ pub struct RoomEntry {
     pub seq: Seq,
     /// What the user may do.
     pub role: Role,
+    /// Since when they are in it.
+    pub joined_at: Timestamp,
     /// Messages not yet read, answers to one's own asks left out.
     pub unread: u32,
     /// The newest message that is not deleted.
@@ -544,6 +546,7 @@ impl RoomEntry {
         epoch: Epoch,
         seq: Seq,
         role: Role,
+        joined_at: Timestamp,
         unread: u32,
         last_message: Option<Arc<Message>>,
     ) -> Self {
@@ -552,6 +555,7 @@ impl RoomEntry {
             epoch,
             seq,
             role,
+            joined_at,
             unread,
             last_message,
         }

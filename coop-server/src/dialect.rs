@@ -99,8 +99,8 @@ pub(crate) enum Outbound<'a> {
     },
     /// It was not done.
     Refused { by: Option<&'a Ref>, error: &'a Error },
-    /// The user is now in this room, since then.
-    Gained { entry: &'a RoomEntry, joined_at: Timestamp },
+    /// The user is now in this room.
+    Gained(&'a RoomEntry),
     /// The user is not in this room any more. `mine`: they did it themselves.
     Gone {
         room: RoomId,
@@ -110,8 +110,8 @@ pub(crate) enum Outbound<'a> {
     },
     /// An answer that has just ended, for who may have missed it.
     JustEnded(&'a Message),
-    /// The connection will be closed for this reason.
-    Bye(Farewell),
+    /// The connection will be closed for this reason, with this code.
+    Bye { reason: Farewell, code: u16 },
 }
 
 /// What a client is told first.

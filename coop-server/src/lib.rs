@@ -16,7 +16,6 @@
 #![forbid(unsafe_code)]
 
 mod api;
-mod asking;
 mod call;
 mod cors;
 mod dialect;
@@ -24,11 +23,13 @@ pub mod frame;
 mod identity;
 mod limits;
 mod objects;
+mod paging;
 mod patient;
 mod receipts;
 mod reply;
 mod router;
 mod routes;
+mod saying;
 mod serve;
 mod socket;
 mod token;

@@ -124,7 +124,7 @@ table! {
 
     /// Messages on one socket.
     messages_per_socket: Rate = Rate::new(10, seconds(1), 30), off Rate::OFF;
-    /// Other frames on one socket; to join and to leave is always free.
+    /// Other frames on one socket; to leave is always free, and in the first dialect to join.
     frames_per_socket: Rate = Rate::new(60, seconds(1), 120), off Rate::OFF;
     /// Pings on one socket.
     pings_per_socket: Rate = Rate::new(10, seconds(1), 50), off Rate::OFF;

@@ -10,8 +10,8 @@ use crate::receipts::{Receipts, RoomReceipts};
 use crate::reply::whole_seconds;
 use coop_core::live::{Encoder, Entry, Frames, Level, Tape};
 use coop_core::{
-    Draft, Engine, ErrorKind, Event, GoneReason, Hint, HintKind, Message, MessageId, MessageStatus, RoomId, RoomInfo,
-    Timestamp, UserId,
+    Draft, Engine, ErrorKind, Event, GoneReason, Hint, HintKind, Message, MessageId, MessageStatus, Role, RoomId,
+    RoomInfo, Timestamp, UserId,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -147,8 +147,8 @@ pub(super) fn encode(said: &Outbound<'_>) -> Vec<u8> {
             frames
         }
         // Who made a room has been told over HTTP.
-        Outbound::Gained { entry, .. } if entry.role == coop_core::Role::Owner => Vec::new(),
-        Outbound::Gained { entry, joined_at } => gained(&entry.info, *joined_at),
+        Outbound::Gained(entry) if entry.role == Role::Owner => Vec::new(),
+        Outbound::Gained(entry) => gained(&entry.info, entry.joined_at),
         // Who did it knows it.
         Outbound::Gone { mine: true, .. } => Vec::new(),
         Outbound::Gone { room, reason, .. } => {
@@ -172,7 +172,7 @@ pub(super) fn encode(said: &Outbound<'_>) -> Vec<u8> {
         | Outbound::Changed { .. }
         | Outbound::Asked { .. }
         | Outbound::Page { .. }
-        | Outbound::Bye(_) => Vec::new(),
+        | Outbound::Bye { .. } => Vec::new(),
     }
 }
 

@@ -8,10 +8,11 @@
 mod tests;
 
 use super::{Asked, Command, Farewell, Malformed, Outbound, Ref, Welcome, alone, write};
+use crate::paging::part;
 use coop_core::live::{Encoder, Entry, Frames, Level};
 use coop_core::{
-    Draft, Error, Event, GoneReason, Hint, HintKind, MAX_PAGE, Message, MessageId, Meta, Position, Range, RoomEntry,
-    RoomId, Seq, Snapshot, Timestamp, TurnEnd, TurnError, TurnHandle, TurnId, UserId,
+    Draft, Error, Event, GoneReason, Hint, HintKind, MAX_PAGE, Message, MessageId, Meta, Position, RoomEntry, RoomId,
+    Seq, Snapshot, Timestamp, TurnEnd, TurnError, TurnHandle, TurnId, UserId,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -29,8 +30,6 @@ pub(crate) const BEARER: &str = "bearer.";
 const DELTAS: Duration = Duration::from_millis(25);
 /// How many bytes of a room's last message are told in a list of rooms.
 const LISTED: usize = 300;
-/// How many messages a page has if nobody says.
-const PAGE: u32 = 50;
 /// How long a client should wait that is sent away because the server closes.
 const COME_BACK: Duration = Duration::from_secs(1);
 
@@ -121,17 +120,9 @@ fn command(said: &Said<'_>) -> Result<Command, String> {
         "stop" => Command::Stop(room()?, required::<TurnId>(said.turn, "turn")?),
         "retry" => Command::Retry(room()?, message()?),
         "history" => {
-            let range = match (optional(said.before, "before")?, optional(said.after, "after")?) {
-                (None, None) => Range::Newest,
-                (Some(before), None) => Range::Before(before),
-                (None, Some(after)) => Range::After(after),
-                (Some(_), Some(_)) => return Err("before and after exclude each other".into()),
-            };
-            let limit: u32 = optional(said.limit, "limit")?.unwrap_or(PAGE);
-            if limit == 0 {
-                return Err("limit must be at least 1".into());
-            }
-            Command::History(room()?, range, limit.min(MAX_PAGE))
+            let (before, after) = (optional(said.before, "before")?, optional(said.after, "after")?);
+            let (range, limit) = part(before, after, optional(said.limit, "limit")?)?;
+            Command::History(room()?, range, limit)
         }
         "token" => Command::Token(required(said.token, "token")?),
         _ => return Err(format!("no command is called {:?}", shortened(&kind))),
@@ -403,15 +394,15 @@ pub(super) fn encode(said: &Outbound<'_>) -> Vec<u8> {
             by: *by,
             error: (*error).into(),
         },
-        Outbound::Gained { entry, .. } => Say::Room { room: listed(entry) },
+        Outbound::Gained(entry) => Say::Room { room: listed(entry) },
         Outbound::Gone { room, reason, by, .. } => Say::Gone {
             room: *room,
             reason: *reason,
             by: *by,
         },
         Outbound::JustEnded(_) => return Vec::new(),
-        Outbound::Bye(reason) => Say::Bye {
-            code: super::Dialect::V1(Arc::new(V1)).close_code(*reason),
+        Outbound::Bye { reason, code } => Say::Bye {
+            code: *code,
             reason: reason.words(),
             retry_after_ms: match reason {
                 Farewell::Expired | Farewell::LoggedOut => None,

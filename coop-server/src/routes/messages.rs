@@ -2,17 +2,15 @@
 
 use super::rooms::{not_authorized, own_room, room};
 use super::turns::AskedObject;
-use crate::asking::Asking;
 use crate::call::Call;
 use crate::objects::MessageObject;
+use crate::paging;
 use crate::receipts;
 use crate::reply::{Answer, Failure, Reply};
-use coop_core::{Draft, Error, MAX_PAGE, Message, MessageId, Meta, Page, Range, Seq, User};
+use crate::saying::Saying;
+use coop_core::{Draft, Error, Message, MessageId, Meta, Page, Range, Seq, User};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-
-/// How many messages are shown if nobody says.
-const PAGE: u32 = 50;
 
 /// Part of the history, oldest first: the newest, or those before or after a position.
 pub(crate) async fn list(call: Call, user: User) -> Answer {
@@ -25,17 +23,8 @@ pub(crate) async fn list(call: Call, user: User) -> Answer {
 
 /// Which part of the history is asked for.
 fn part(call: &Call) -> Result<(Range, u32), Failure> {
-    let range = match (call.number("before")?, call.number("after")?) {
-        (None, None) => Range::Newest,
-        (Some(before), None) => Range::Before(Seq(before)),
-        (None, Some(after)) => Range::After(Seq(after)),
-        (Some(_), Some(_)) => return Err(Failure::malformed("before and after exclude each other")),
-    };
-    let limit: u32 = call.number("limit")?.unwrap_or(PAGE);
-    if limit == 0 {
-        return Err(Failure::malformed("limit must be at least 1"));
-    }
-    Ok((range, limit.min(MAX_PAGE)))
+    let (before, after) = (call.number("before")?.map(Seq), call.number("after")?.map(Seq));
+    paging::part(before, after, call.number("limit")?).map_err(Failure::malformed)
 }
 
 /// Messages in the engine's own words, and whether there are more.
@@ -103,8 +92,8 @@ pub(crate) async fn send(call: Call, user: User) -> Answer {
         asks_nobody: false,
     };
     let house = &call.house;
-    let (asking, handed) = Asking::begin(house, user.id(), room, is_ai_chat, draft).await?;
-    let (sent, unasked) = asking.end(house, handed).await?;
+    let (saying, handed) = Saying::begin(house, user.id(), room, is_ai_chat, draft).await?;
+    let (sent, unasked) = saying.end(house, handed).await?;
     Reply::json(&SentObject {
         message: &sent.message,
         turns: sent.turns.iter().map(AskedObject::of).collect(),

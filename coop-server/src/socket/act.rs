@@ -5,15 +5,17 @@ use super::connection::{Connection, Ending};
 use super::deliver::encode;
 use super::outbox::Written;
 use super::wire::Slot;
-use crate::asking::Asking;
-use crate::dialect::{Asked, Command, Outbound, Ref};
+use crate::dialect::{Asked, Command, Dialect, Outbound, Ref};
+use crate::saying::Saying;
 use coop_core::live::{Cursor, Level};
 use coop_core::{
-    Attachment, Draft, Error, HintKind, MessageId, Page, Range, Room, RoomId, Sent, Seq, Start, TurnHandle, TurnId,
+    Attachment, Draft, Error, ErrorKind, GoneReason, HintKind, Message, MessageId, Page, Position, Range, Room, RoomId,
+    Sent, Seq, Start, TurnHandle, TurnId,
 };
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
+use std::sync::Arc;
 use tokio::time::{Instant, sleep_until};
 
 /// So many messages of one client are on their way to the disk; before the next one of them must be there.
@@ -35,7 +37,7 @@ type Sending<'a> = FuturesUnordered<BoxFuture<'a, Result<(), Ending>>>;
 /// What came of a command.
 enum Made {
     Nothing,
-    Message(std::sync::Arc<coop_core::Message>),
+    Message(Arc<Message>),
     Turn(TurnHandle),
     Page(RoomId, Page),
 }
@@ -154,13 +156,13 @@ impl<'a> Actor<'a> {
     }
 
     /// Joins rooms where an earlier connection stopped. Those that are lost are told of, and are no failure of the rest.
-    async fn resume(&mut self, rooms: Vec<(RoomId, coop_core::Position)>) -> Result<Made, Failed> {
+    async fn resume(&mut self, rooms: Vec<(RoomId, Position)>) -> Result<Made, Failed> {
         for (room, position) in rooms {
             match self.join(room, |_, _| Start::Position(position)).await {
                 Err(Failed::Told(error)) => match error.kind() {
-                    coop_core::ErrorKind::NotFound => self.connection.say(&Outbound::Gone {
+                    ErrorKind::NotFound => self.connection.say(&Outbound::Gone {
                         room,
-                        reason: coop_core::GoneReason::Removed,
+                        reason: GoneReason::Removed,
                         by: None,
                         mine: false,
                     })?,
@@ -172,11 +174,7 @@ impl<'a> Actor<'a> {
         Ok(Made::Nothing)
     }
 
-    async fn join(
-        &mut self,
-        room: RoomId,
-        start: impl FnOnce(&crate::dialect::Dialect, Cursor) -> Start,
-    ) -> Result<Made, Failed> {
+    async fn join(&mut self, room: RoomId, start: impl FnOnce(&Dialect, Cursor) -> Start) -> Result<Made, Failed> {
         self.leaves.retain(|(_, other)| *other != room);
         let no_such_room = || Failed::Told(Error::no_such_room());
         let slot = self.slot(room).await.map_err(Failed::Told)?;
@@ -279,10 +277,10 @@ impl<'a> Actor<'a> {
             return connection.refuse(by.as_ref(), &Error::no_such_room());
         };
         let (room, is_ai_chat) = (self.attachment.room(&slot.feed), slot.feed.is_ai_chat());
-        match Asking::begin(&connection.house, connection.user, room, is_ai_chat, draft).await {
-            Ok((asking, handed)) => {
+        match Saying::begin(&connection.house, connection.user, room, is_ai_chat, draft).await {
+            Ok((saying, handed)) => {
                 let end = async move {
-                    let said = asking.end(&connection.house, handed).await;
+                    let said = saying.end(&connection.house, handed).await;
                     said_at_last(connection, by.as_ref(), said)
                 };
                 self.sending.get_or_insert_default().push(end.boxed());
@@ -347,7 +345,7 @@ impl<'a> Actor<'a> {
 
     /// Lets the connection go on for as long as another token of the same user is good.
     async fn renew(&mut self, token: &str) -> Result<Made, Failed> {
-        let no_entry = || Error::new(coop_core::ErrorKind::Unauthorized, "Invalid authentication credentials");
+        let no_entry = || Error::new(ErrorKind::Unauthorized, "Invalid authentication credentials");
         match self.connection.house.identify(token).await {
             Ok((user, identity)) if user.id() == self.connection.user => {
                 self.connection.stay_for(identity.left);

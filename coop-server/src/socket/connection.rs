@@ -109,8 +109,9 @@ impl Ending {
             Self::Closed(code) => frame::close(&mut out, code.unwrap_or(1005), ""),
             Self::Violated(violation) => frame::close(&mut out, violation.close_code(), &violation.to_string()),
             Self::Sent(reason) => {
-                out = dialect.encode(&Outbound::Bye(*reason));
-                frame::close(&mut out, dialect.close_code(*reason), reason.words());
+                let (reason, code) = (*reason, dialect.close_code(*reason));
+                out = dialect.encode(&Outbound::Bye { reason, code });
+                frame::close(&mut out, code, reason.words());
             }
         }
         Some(out)

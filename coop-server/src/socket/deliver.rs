@@ -95,7 +95,7 @@ impl Connection {
                 let entered = self.enter(room, attachment).await;
                 self.settle();
                 match entered {
-                    Ok(Some((entry, feed))) => self.announce(&entry, &feed, attachment).await,
+                    Ok(Some(entry)) => self.announce(&entry).await,
                     Ok(None) => Ok(()),
                     Err(error) if error.kind() == ErrorKind::Closed => Ok(()),
                     Err(_) => {
@@ -109,7 +109,7 @@ impl Connection {
     }
 
     /// Enters a gained room; `None` if that has been done, or it is lost again.
-    async fn enter(&self, room: RoomId, attachment: &Attachment) -> Result<Option<(RoomEntry, Feed)>> {
+    async fn enter(&self, room: RoomId, attachment: &Attachment) -> Result<Option<RoomEntry>> {
         if self.wire().slot(room).is_some() {
             return Ok(None);
         }
@@ -118,23 +118,16 @@ impl Connection {
         };
         let slot = Slot {
             room,
-            feed: feed.clone(),
+            feed,
             level: Level::Events,
             cursor,
         };
-        Ok(self.wire().add(slot).then_some((entry, feed)))
+        Ok(self.wire().add(slot).then_some(entry))
     }
 
     /// Tells the client of a room that others made or invited it to.
-    async fn announce(&self, entry: &RoomEntry, feed: &Feed, attachment: &Attachment) -> Result<(), Ending> {
-        let Ok(members) = attachment.room(feed).members().await else {
-            return Ok(());
-        };
-        let Some(me) = members.iter().find(|member| member.user == self.user) else {
-            return Ok(());
-        };
-        let joined_at = me.joined_at;
-        let frame = self.encode(&Outbound::Gained { entry, joined_at });
+    async fn announce(&self, entry: &RoomEntry) -> Result<(), Ending> {
+        let frame = self.encode(&Outbound::Gained(entry));
         self.write_of(entry.info.id, &frame).await
     }
 

@@ -82,7 +82,9 @@ impl Connection {
     fn heed(&self, frame: Result<Option<Asked>, Malformed>) -> Result<(), Ending> {
         let limits = &self.house.limits;
         let (allowed, words) = match frame.as_ref().map(|asked| asked.as_ref().map(|asked| &asked.command)) {
-            Ok(Some(Command::Join(..) | Command::Leave(_))) => (Ok(()), ""),
+            Ok(Some(Command::Leave(_))) => (Ok(()), ""),
+            // What does nothing the second time costs nothing.
+            Ok(Some(Command::Join(..))) if self.dialect.joins_once() => (Ok(()), ""),
             Ok(Some(Command::Send(..) | Command::Edit(..) | Command::Delete(..) | Command::Retry(..))) => (
                 self.rates().messages.take(&limits.messages_per_socket),
                 "too many messages",

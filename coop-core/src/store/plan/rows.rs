@@ -47,6 +47,7 @@ impl RoomRow {
             self.epoch,
             self.seq,
             member.member.role,
+            member.member.joined_at,
             member.unread(self.number),
             last,
         )

@@ -1,5 +1,5 @@
 use super::*;
-use coop_core::{Author, Epoch, TurnEnd, TurnStatus};
+use coop_core::{Author, Epoch, Range, TurnEnd, TurnStatus};
 
 fn command(text: &str) -> Command {
     decode(text)
@@ -58,7 +58,7 @@ fn what_clients_say() {
         ),
         (
             r#"{"type":"history","room":5}"#,
-            Command::History(room, Range::Newest, PAGE),
+            Command::History(room, Range::Newest, 50),
         ),
         (
             r#"{"type":"history","room":5,"before":9,"limit":100000}"#,

@@ -2,22 +2,22 @@
 //! where that is too much.
 
 use crate::api::House;
-use crate::limits;
+use crate::limits::Asking;
 use coop_core::command::asks;
 use coop_core::{Draft, Error, Handed, Room, Sent, UserId};
 
 /// A draft that may be sent, and what is owed for it.
-pub(crate) struct Asking {
+pub(crate) struct Saying {
     room: Room,
     /// What it may ask, if it asks.
-    paid: Option<limits::Asking>,
+    paid: Option<Asking>,
     /// Why it does not ask, in an AI chat where it would have.
     unasked: Option<Error>,
     /// It asks only if its author is alone in the room.
     perhaps: bool,
 }
 
-impl Asking {
+impl Saying {
     /// Hands a draft over to be sent.
     ///
     /// # Errors
@@ -45,16 +45,16 @@ impl Asking {
                 Err(error) => return Err(error),
             }
         }
-        let asking = Self {
+        let saying = Self {
             room,
             paid,
             unasked,
             perhaps,
         };
-        match asking.room.begin_send(draft).await {
-            Ok(handed) => Ok((asking, handed)),
+        match saying.room.begin_send(draft).await {
+            Ok(handed) => Ok((saying, handed)),
             Err(error) => {
-                asking.forget();
+                saying.forget();
                 Err(error)
             }
         }
@@ -84,7 +84,7 @@ impl Asking {
 
     /// It asked nobody.
     fn forget(self) {
-        self.paid.into_iter().for_each(limits::Asking::forget);
+        self.paid.into_iter().for_each(Asking::forget);
     }
 }
 

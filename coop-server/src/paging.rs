@@ -1,0 +1,23 @@
+//! Which part of a room's history a client asks for, over HTTP or on a socket alike.
+
+use coop_core::{MAX_PAGE, Range, Seq};
+
+/// How many messages a page has if nobody says.
+const PAGE: u32 = 50;
+
+/// The part that lies before or after a position, or the newest; of more messages than a page may have it is a page.
+///
+/// # Errors
+/// Words for the client.
+pub(crate) fn part(before: Option<Seq>, after: Option<Seq>, limit: Option<u32>) -> Result<(Range, u32), &'static str> {
+    let range = match (before, after) {
+        (None, None) => Range::Newest,
+        (Some(before), None) => Range::Before(before),
+        (None, Some(after)) => Range::After(after),
+        (Some(_), Some(_)) => return Err("before and after exclude each other"),
+    };
+    match limit.unwrap_or(PAGE) {
+        0 => Err("limit must be at least 1"),
+        limit => Ok((range, limit.min(MAX_PAGE))),
+    }
+}
