@@ -60,7 +60,27 @@ async fn people_at_two_servers_share_a_room() {
         bobs.say(room, &reply).await;
         while soon(alices.of_type("message")).await["message"]["content"] != json!(reply) {}
     }
+    // A reader of pieces at the server that does not write them: what it holds in the end is all of it.
+    let mut pieces = Ws::open_in(two.address, &bob.token, "coop.v1").await;
+    pieces.send(json!({ "type": "join", "room": room })).await;
+    pieces.of_type("snapshot").await;
     alices.say(room, "/bot hello").await;
+    let (mut text, mut end) = (String::new(), Value::Null);
+    while end["kind"] != "turn_ended" {
+        end = timeout(SEEN * 5, pieces.next()).await.expect("it ends");
+        if end["kind"] == "turn_started" {
+            end["message"]["text"].as_str().unwrap().clone_into(&mut text);
+        }
+        if end["type"] == "delta" {
+            assert_eq!(end["offset"], text.len(), "pieces follow each other");
+            text.push_str(end["text"].as_str().unwrap());
+        }
+    }
+    let whole = end["text"].as_str().unwrap_or(&text);
+    assert!(
+        whole.starts_with(&text) && (end["text"].is_string() || end["end"] == text.len()),
+        "{text:?} {end}"
+    );
     let mut last = [Value::Null, Value::Null];
     for (last, socket) in last.iter_mut().zip([&mut alices, &mut bobs]) {
         while last["message"]["status"] != "done" {
@@ -68,6 +88,7 @@ async fn people_at_two_servers_share_a_room() {
         }
     }
     assert_eq!(last[0]["message"]["content"], last[1]["message"]["content"]);
+    assert_eq!(last[0]["message"]["content"], *whole);
 
     // Another password, set anywhere, ends the tokens everywhere.
     let changed = command(servers.folders[0].path())

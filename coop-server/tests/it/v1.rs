@@ -165,19 +165,12 @@ async fn a_late_joiner_and_a_resumed_one_go_on_in_the_middle() {
         }
         a.of_type("ok").await;
     }
-    // What was missed with the end of it comes with its text.
-    let mut a = open(&server, &anne).await;
-    drop(std::mem::replace(&mut a, open(&server, &anne).await));
+    // Who had all pieces hears where it ends; who was away when the last ones came hears the text.
     server.done();
-    event(&mut b, "turn_ended").await;
+    assert_eq!(event(&mut b, "turn_ended").await["end"], 8);
+    let mut a = open(&server, &anne).await;
     a.send(resume(6)).await;
-    let end = loop {
-        let end = event(&mut a, "turn_ended").await;
-        if end.get("text").is_some() {
-            break end;
-        }
-    };
-    assert_eq!(end["text"], "größer");
+    assert_eq!(event(&mut a, "turn_ended").await["text"], "größer");
 }
 
 #[tokio::test]
@@ -228,6 +221,36 @@ async fn a_token_is_replaced_before_it_ends() {
     assert_eq!(b.close_code().await, Some(4401));
     a.send(json!({ "type": "leave", "room": 1, "ref": 3 })).await;
     assert_eq!(a.of_type("ok").await["ref"], 3);
+}
+
+/// Each reads the room anew.
+#[tokio::test]
+async fn only_so_many_rooms_are_joined_at_a_time() {
+    let server = Server::limited(|limits| {
+        limits.frames_per_socket.burst = NonZeroU32::new(3).unwrap();
+        limits.frames_per_socket.every = Duration::from_secs(60);
+    })
+    .await;
+    let anne = server.person("anne").await;
+    let room = server.http().group(&anne, "lab", &[]).await;
+    let mut socket = open(&server, &anne).await;
+    for number in 0..5 {
+        socket
+            .send(json!({ "type": "join", "room": room, "ref": number }))
+            .await;
+    }
+    socket.send(json!({ "type": "leave", "room": 0, "ref": 9 })).await;
+    let mut told = Vec::new();
+    while told.last().is_none_or(|last: &Value| last["ref"] != 9) {
+        told.push(socket.next().await);
+    }
+    let of = |kind: &str| told.iter().filter(|frame| frame["type"] == kind).count();
+    assert_eq!((of("snapshot"), of("error"), of("ok")), (3, 2, 4), "{told:?}");
+    let refused = told.iter().find(|frame| frame["type"] == "error").unwrap();
+    assert_eq!(
+        (&refused["code"], refused["retry_after_ms"].is_u64()),
+        (&json!("rate_limited"), true)
+    );
 }
 
 #[tokio::test]

@@ -63,17 +63,15 @@ pub(super) async fn run(mut writer: Writer, mut jobs: mpsc::Receiver<Job>, lock:
     // Whether there may be messages whose words are not in the index.
     let mut behind = true;
     loop {
-        let group = match next.take() {
-            Some(job) => gather(job, &mut jobs, &mut next),
-            None if behind => match timeout(IDLE, jobs.recv()).await {
-                Ok(Some(job)) => gather(job, &mut jobs, &mut next),
-                Ok(None) => break,
-                Err(_) => Group::Idle,
-            },
-            None => match jobs.recv().await {
-                Some(job) => gather(job, &mut jobs, &mut next),
-                None => break,
-            },
+        let first = match next.take() {
+            Some(job) => Ok(Some(job)),
+            None if behind => timeout(IDLE, jobs.recv()).await,
+            None => Ok(jobs.recv().await),
+        };
+        let group = match first {
+            Ok(Some(job)) => gather(job, &mut jobs, &mut next),
+            Ok(None) => break,
+            Err(_) => Group::Idle,
         };
         let ids = &mut writer.ids;
         match &mut writer.connection {

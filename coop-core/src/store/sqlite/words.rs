@@ -34,17 +34,15 @@ impl Progress {
 
 /// Adds the words of some more messages, if there are any.
 pub(super) async fn step(connection: &mut SqliteConnection) -> Result<Progress> {
-    let mut step = connection.begin().await.map_err(fault)?;
-    let row = sqlx::query(WHERE)
-        .bind(STEP)
-        .fetch_one(&mut *step)
-        .await
-        .map_err(fault)?;
+    // Nobody else writes, so what is found here stands until the step is done.
+    let row = sqlx::query(WHERE).bind(STEP).fetch_one(&mut *connection).await;
+    let row = row.map_err(fault)?;
     let at = |index| get::<i64, Sqlite>(&row, index);
     let (indexed, next, newest) = (at(0)?, at(1)?, at(2)?);
     if next <= indexed {
         return Ok(Progress { indexed, newest });
     }
+    let mut step = connection.begin().await.map_err(fault)?;
     let added = sqlx::query(ADD).bind(indexed).bind(next).execute(&mut *step).await;
     added.map_err(fault)?;
     sqlx::query(DONE).bind(next).execute(&mut *step).await.map_err(fault)?;
