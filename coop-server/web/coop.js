@@ -519,7 +519,8 @@ export class Coop extends Emitter {
   }
 
   async #transmit(pending) {
-    if (this.state !== "online") return;
+    // It may have been dropped, or acknowledged on another line, while this waited.
+    if (this.state !== "online" || !this.#outbox.includes(pending)) return;
     const { room, text, replyTo: reply_to, clientId: client_id } = pending;
     pending.state = "unconfirmed";
     this.#keep();
@@ -645,8 +646,9 @@ export class Room extends Emitter {
       .ask({ type: "join", room: this.id })
       .then(() => (this._isResuming = false))
       .catch(({ code, retryAfter }) => {
-        // Whoever has lost the line, or the room, is told so in another way.
-        if (code === "unavailable") setTimeout(() => this._open(), retryAfter || 1_000);
+        // Whoever has lost the line goes on when it is back, and whoever has lost the room is told so.
+        const isAway = code === "unavailable" && this.#coop.state === "online";
+        if (isAway) setTimeout(() => this._open(), retryAfter || 1_000);
       });
   }
 

@@ -29,7 +29,7 @@ export class RoomView {
   constructor(coop, room) {
     this.#coop = coop;
     this.room = room;
-    this.composer = new Composer(coop, room, this);
+    this.composer = new Composer(coop, room);
     this.#build();
     const on = (name, act) => this.#ends.push(room.on(name, act));
     on("reset", () => this.#reset());
@@ -286,7 +286,7 @@ export class RoomView {
     for (const row of this.#rows.values()) row.tools();
     const waiting = [...this.room.turns.values()].filter(({ status }) => status === "queued");
     const line = (turn) => {
-      const who = this.#name(turn.asked_by);
+      const who = nameOf(this.#coop, this.room, turn.asked_by);
       const stop = h("button.small", { type: "button", ariaLabel: `Cancel what ${turn.bot} would answer ${who}`, onclick: () => this.#stop(turn.id) }, "Cancel");
       return h("p", {}, icon("clock"), `${turn.bot} will answer ${who} as soon as it is done.`, stop);
     };
@@ -294,10 +294,6 @@ export class RoomView {
     clearTimeout(this.queueing);
     this.queueing = setTimeout(() => this.queue.replaceChildren(...waiting.map(line)), waiting.length ? 400 : 0);
     if (change && !change.ended?.message && change.status === "failed") notice(`${change.bot}: ${change.error?.words ?? "no answer"}`, "bad");
-  }
-
-  #name(user) {
-    return user === this.#coop.user.id ? "you" : this.room.members.get(user)?.name ?? "somebody";
   }
 
   async #stop(turn) {
@@ -418,6 +414,11 @@ export class RoomView {
   }
 }
 
+/** Somebody of a room, in the middle of a sentence. */
+function nameOf(coop, room, user) {
+  return user === coop.user.id ? "you" : (room.members.get(user)?.name ?? "somebody");
+}
+
 /** Which row an element is. */
 const rows = new WeakMap();
 const rowAfter = (element) => rows.get(element?.nextElementSibling);
@@ -532,7 +533,7 @@ class Row {
     } else {
       kind = message.status;
       const words = {
-        stopped: message.error ?? `Stopped${message.stopped_by ? ` by ${this.#name(message.stopped_by)}` : ""}`,
+        stopped: message.error ?? `Stopped${message.stopped_by ? ` by ${nameOf(this.coop, this.room, message.stopped_by)}` : ""}`,
         failed: message.error ?? "The bot failed",
         interrupted: "Interrupted: the server stopped while this was written",
       }[kind];
@@ -542,10 +543,6 @@ class Row {
     this.element.ariaBusy = String(kind === "streaming");
     this.state.hidden = !parts.length;
     this.state.replaceChildren(...(parts.length ? parts : []));
-  }
-
-  #name(user) {
-    return user === this.coop.user.id ? "you" : this.room.members.get(user)?.name ?? "somebody";
   }
 
   /** What can be done with it. */
