@@ -182,8 +182,31 @@ impl Attachment {
     /// # Errors
     /// As [`pull`](Self::pull); also `NotFound` if the room is gone.
     pub async fn join(&self, feed: &Feed, start: Start) -> Result<Pulled> {
+        self.find_tapes(&feed.0).await?;
         feed.0.switch(self.id, self.encoder.clone(), Level::Full);
         self.load(feed, Level::Full, start).await
+    }
+
+    /// Opens the tapes of answers that other engines were writing when this room came into memory.
+    async fn find_tapes(&self, live: &LiveRoom) -> Result<()> {
+        let rooms = &self.shared.rooms;
+        if rooms.others().is_none() || live.has_all_tapes() {
+            return Ok(());
+        }
+        for _ in 0..LOOKS {
+            let ends = live.ends();
+            let mut answers = Vec::new();
+            for turn in rooms.open_turns(Some(live.id)).await? {
+                if let Some(message) = turn.message {
+                    answers.extend(rooms.message(live.id, message).await?);
+                }
+            }
+            answers.retain(|message| message.status == MessageStatus::Streaming);
+            if live.open_tapes(ends, &answers) {
+                return Ok(());
+            }
+        }
+        Err(Error::unavailable("too much is changing at once"))
     }
 
     /// Moves the reader back to events level, where it goes on from the same cursor.
@@ -330,7 +353,7 @@ impl Attachment {
             name: self.name.clone(),
             what,
         };
-        feed.0.hint(hint, Some(self.id));
+        self.shared.hint(hint, Some(self.id));
     }
 
     /// What a handle on one of its rooms is made of.

@@ -1,7 +1,7 @@
 //! The engine's handle and how it is built, opened and closed.
 
 use crate::bot::{Bot, BotError, ReplyWriter, Turn, bot_fn};
-use crate::bus::{Bus, NoBus};
+use crate::bus::{Bus, BusState};
 use crate::engine::{RegisteredBot, Settings, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Hint;
@@ -341,6 +341,19 @@ impl Engine {
             .collect()
     }
 
+    /// Whether other engines hear of this one at once; `None` without a bus. While it is down they see what is committed
+    /// here when they look at the store, within two seconds.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |engine, _, _, _| {
+    /// assert_eq!(engine.bus_state(), None);
+    /// # Ok(()) });
+    /// ```
+    #[must_use]
+    pub fn bus_state(&self) -> Option<BusState> {
+        self.shared.bus().map(|bus| bus.state())
+    }
+
     /// For tests: how many rooms are in memory.
     #[cfg(feature = "testing")]
     #[must_use]
@@ -382,6 +395,9 @@ impl Engine {
             tracing::warn!("the store did not answer while closing; what was acknowledged is stored");
         }
         shared.all_readers().iter().for_each(|reader| reader.closed());
+        if let Some(bus) = shared.bus() {
+            bus.close().await;
+        }
         shared.rooms.close().await;
     }
 }
@@ -395,7 +411,7 @@ pub struct EngineBuilder {
     rooms: Arc<dyn RoomStore>,
     users: Arc<dyn UserStore>,
     bots: Vec<Arc<dyn Bot>>,
-    bus: Arc<dyn Bus>,
+    bus: Option<Arc<dyn Bus>>,
     clock: Arc<dyn Clock>,
     cost: Cost,
     turn_timeout: Option<Duration>,
@@ -416,7 +432,7 @@ impl EngineBuilder {
             rooms,
             users,
             bots: Vec::new(),
-            bus: Arc::new(NoBus),
+            bus: None,
             clock: Arc::new(SystemClock),
             cost: Cost::default(),
             turn_timeout: None,
@@ -462,10 +478,10 @@ impl EngineBuilder {
         self.bot(bot_fn(handle, reply))
     }
 
-    /// With a way to the other engines on the same store.
+    /// With a quick way to the other engines on the same store, which must be one that several can use.
     #[must_use]
     pub fn bus(mut self, bus: impl Bus) -> Self {
-        self.bus = Arc::new(bus);
+        self.bus = Some(Arc::new(bus));
         self
     }
 
@@ -528,8 +544,8 @@ impl EngineBuilder {
     /// Opens the engine and ends, as interrupted, the turns that an earlier one left open.
     ///
     /// # Errors
-    /// `BadRequest` for a bot whose handle is malformed, `Conflict` for two of the same handle, `Unavailable` if the
-    /// store does not answer.
+    /// `BadRequest` for a bot whose handle is malformed and for a bus beside a store that serves one engine, `Conflict` for
+    /// two bots of the same handle, `Unavailable` if the store does not answer.
     pub async fn build(self) -> Result<Engine> {
         let mut bots: Vec<RegisteredBot> = Vec::new();
         for bot in self.bots {

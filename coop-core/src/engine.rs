@@ -2,9 +2,9 @@
 //! run. It knows no verbs; [`User`](crate::User) and [`Room`](crate::Room) have those.
 
 use crate::bot::{Bot, BotProfile};
-use crate::bus::Bus;
+use crate::bus::{Bus, BusItem};
 use crate::error::{Error, Result};
-use crate::event::GoneReason;
+use crate::event::{Event, GoneReason, Hint};
 use crate::id::{RoomId, Seq, TurnId, UserId};
 use crate::live::{LiveRoom, Pace, Reader, ReaderId};
 use crate::model::{Budgets, RoomInfo, TurnEnd, TurnStatus};
@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -82,7 +82,8 @@ pub(crate) struct Shared {
     pub(crate) bots: Vec<RegisteredBot>,
     /// Their handles, in the same order, as every message that may ask takes them along.
     pub(crate) all_handles: Arc<[String]>,
-    pub(crate) bus: Arc<dyn Bus>,
+    /// The way to the other engines, if there is one.
+    bus: Option<Arc<dyn Bus>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) passwords: Passwords,
     pub(crate) settings: Settings,
@@ -109,6 +110,8 @@ pub(crate) struct Shared {
     next_reader: AtomicU64,
     /// Until when other engines surely leave this one's turns to it; `None` where there are no others.
     lease: Mutex<Option<Instant>>,
+    /// Asks for a look at what other engines have done, sooner than the next would come.
+    pub(crate) look: Notify,
     /// How often somebody's tokens were ended here: who looked before and attaches after looks again.
     token_ends: AtomicU64,
 }
@@ -151,7 +154,7 @@ impl Shared {
         rooms: Arc<dyn RoomStore>,
         users: Arc<dyn UserStore>,
         bots: Vec<RegisteredBot>,
-        bus: Arc<dyn Bus>,
+        bus: Option<Arc<dyn Bus>>,
         clock: Arc<dyn Clock>,
         passwords: Passwords,
         settings: Settings,
@@ -177,6 +180,7 @@ impl Shared {
             waiting: Mutex::default(),
             next_reader: AtomicU64::new(1),
             lease: Mutex::new(None),
+            look: Notify::new(),
             token_ends: AtomicU64::new(0),
         }
     }
@@ -299,20 +303,32 @@ impl Shared {
             active.mailbox = None;
         }
         live.quiet();
-        Self::forget(&mut registry, live.id);
+        self.forget(&mut registry, live.id);
         true
     }
 
     /// Lets a room leave memory if nobody needs it.
     pub(crate) fn release(&self, room: RoomId) {
-        Self::forget(&mut lock(&self.registry), room);
+        self.forget(&mut lock(&self.registry), room);
     }
 
-    fn forget(registry: &mut Registry, room: RoomId) {
+    fn forget(&self, registry: &mut Registry, room: RoomId) {
         let unused = |active: &Active| active.mailbox.is_none() && active.live.is_idle();
         if registry.rooms.get(&room).is_some_and(unused) {
             registry.rooms.remove(&room);
             registry.generation += 1;
+            // Under the registry's lock, as the following is: the bus hears of both in their order.
+            if let Some(bus) = &self.bus {
+                bus.unfollow(room);
+            }
+        }
+    }
+
+    /// Something has been heard of rooms that were not in memory: who is being attached by a look at the store from
+    /// before looks again.
+    pub(crate) fn look_again(&self) {
+        if !removed(Mutant::LookAgain) {
+            lock(&self.registry).generation += 1;
         }
     }
 
@@ -373,6 +389,25 @@ impl Shared {
 
     // Other engines on the same store.
 
+    /// Tells the other engines, if there is a way.
+    pub(crate) fn publish(&self, item: impl FnOnce() -> BusItem) {
+        if let Some(bus) = &self.bus {
+            bus.publish(item());
+        }
+    }
+
+    pub(crate) fn bus(&self) -> Option<&Arc<dyn Bus>> {
+        self.bus.as_ref()
+    }
+
+    /// Delivers something that may be missed, here and at the other engines.
+    pub(crate) fn hint(&self, hint: Hint, except: Option<ReaderId>) {
+        self.publish(|| BusItem::Hint(hint.clone()));
+        if let Some(live) = self.in_memory(hint.room) {
+            live.hint(hint, except);
+        }
+    }
+
     /// The lease has been renewed, and surely holds until then.
     pub(crate) fn hold_lease(&self, until: Instant) {
         *lock(&self.lease) = Some(until);
@@ -385,11 +420,20 @@ impl Shared {
 
     /// Tells a room in memory that the store has something new of it. False if it is too busy to be told.
     pub(crate) fn nudge(self: &Arc<Self>, room: RoomId) -> bool {
+        self.mail(room, Mail::Look { then: None })
+    }
+
+    /// Hands a room in memory an event that another engine has committed. False if it is too busy to take it.
+    pub(crate) fn hand_on(self: &Arc<Self>, event: Arc<Event>) -> bool {
+        self.mail(event.room(), Mail::Heard(event))
+    }
+
+    fn mail(self: &Arc<Self>, room: RoomId, mail: Mail) -> bool {
         let mailbox = {
             let mut registry = lock(&self.registry);
             registry.rooms.get_mut(&room).map(|active| self.mailbox_of(active))
         };
-        mailbox.is_none_or(|mailbox| mailbox.try_send(Mail::Look { then: None }).is_ok())
+        mailbox.is_none_or(|mailbox| mailbox.try_send(mail).is_ok())
     }
 
     // Turns that run here.
@@ -480,9 +524,14 @@ impl Enter<'_> {
 
     fn active(&mut self, room: &RoomInfo, seq: Seq) -> &mut Active {
         let (pace, tasks) = (self.shared.settings.pace, &self.shared.tasks);
-        self.registry.rooms.entry(room.id).or_insert_with(|| Active {
-            live: LiveRoom::new(room.id, room.is_ai_chat, seq, pace, tasks.clone()),
-            mailbox: None,
+        self.registry.rooms.entry(room.id).or_insert_with(|| {
+            if let Some(bus) = &self.shared.bus {
+                bus.follow(room.id);
+            }
+            Active {
+                live: LiveRoom::new(room.id, room.is_ai_chat, seq, pace, tasks.clone()),
+                mailbox: None,
+            }
         })
     }
 }

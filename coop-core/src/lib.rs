@@ -56,12 +56,13 @@
 //! | bots | [`Bot`], or [`bot_fn`] for a closure | `testing::bot_contract` |
 //! | storage | [`RoomStore`](store::RoomStore), over [`store::plan`] | `testing::store_contract` |
 //! | users | [`UserStore`](store::UserStore): look up by id and by name | |
+//! | other engines | [`Bus`] | `testing::bus_contract` |
 //! | connections | [`live::Reader`] and [`live::Encoder`], attached by [`User::attach`] | |
 //!
 //! # Features
 //!
 //! `sqlite` (on by default): [`store::sqlite`] and a bundled SQLite. `postgres`: `store::postgres`, for several engines on
-//! one database. `testing`: the suites above, a simulation of everything, and [switches](mutant) that take safety
+//! one database. `redis`: `bus::redis`, by which they hear of each other at once. `testing`: the suites above, a simulation of everything, and [switches](mutant) that take safety
 //! mechanisms away.
 //!
 //! Every fallible call returns the one opaque [`Error`], which has a [kind](Error::kind) and a stable
@@ -85,6 +86,7 @@ pub mod mutant;
 pub mod names;
 mod others;
 pub mod password;
+mod relay;
 mod room;
 pub mod search;
 pub mod store;
@@ -102,6 +104,7 @@ pub use async_trait::async_trait;
 pub use attachment::{Attachment, Feed, Pulled, Start};
 pub use bot::{Bot, BotError, BotErrorKind, BotLimits, BotProfile, ContextPolicy, ReplyWriter, Turn, bot_fn};
 pub use builder::{Engine, EngineBuilder};
+pub use bus::{Bus, BusState};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, GoneReason, Hint, HintKind};
 pub use id::{Epoch, MessageId, RoomId, Seq, TurnId, UserId};

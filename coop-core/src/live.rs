@@ -7,6 +7,7 @@
 //!
 //! This module knows neither sockets nor dialects nor who may read: readers are attached by whoever has checked that.
 
+mod ahead;
 pub(crate) mod fanout;
 mod reader;
 mod tape;
@@ -14,13 +15,15 @@ mod tape;
 mod tests;
 
 pub use reader::{Cursor, Encoder, Entry, FrameEnd, Frames, Level, Offer, Reader, ReaderId};
-pub(crate) use tape::Refused;
 pub use tape::Tape;
+pub(crate) use tape::{Heard, Refused};
 
 use crate::event::{Event, GoneReason, Hint, HintKind};
 use crate::id::{MessageId, RoomId, Seq, UserId};
+use crate::model::Message;
 use crate::mutant::{Mutant, removed};
 use crate::sync::lock;
+use ahead::Ahead;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -81,8 +84,15 @@ struct State {
     bytes: usize,
     /// The seq that stood before the oldest entry: a reader at or above it needs no store.
     base_seq: Seq,
-    /// Answers being written here.
+    /// Answers being written, here or by another engine.
     tapes: BTreeMap<MessageId, Arc<Tape>>,
+    /// What other engines have written and no tape here can take yet.
+    ahead: Ahead,
+    /// Whether every answer that is being written has its tape here: not of a room that came into memory while another
+    /// engine wrote in it, until somebody has looked.
+    has_all_tapes: bool,
+    /// How many answers have ended or were deleted.
+    ends: u64,
     /// Readers that get the same bytes at the same moments.
     groups: Vec<Group>,
     /// Hints that wait to be delivered, oldest first, and whom to leave out.
@@ -114,6 +124,16 @@ struct Registered {
     reader: Arc<dyn Reader>,
 }
 
+/// What is missing before a piece of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Missing {
+    Nothing,
+    /// The answer's start is not known here.
+    Start,
+    /// Some of its text.
+    Text,
+}
+
 /// What a reader that missed something gets.
 pub(crate) enum Pull {
     /// These, in order; then it stands at the cursor.
@@ -131,6 +151,9 @@ impl LiveRoom {
             bytes: 0,
             base_seq: seq,
             tapes: BTreeMap::new(),
+            ahead: Ahead::default(),
+            has_all_tapes: false,
+            ends: 0,
             groups: Vec::new(),
             hints: VecDeque::new(),
             running: false,
@@ -174,6 +197,7 @@ impl LiveRoom {
             state.queue = VecDeque::new();
             state.bytes = 0;
             state.base_seq = state.seq;
+            state.ahead = Ahead::default();
         }
     }
 
@@ -183,16 +207,15 @@ impl LiveRoom {
         for event in events {
             match &**event {
                 Event::TurnStarted { message, .. } => {
-                    state
-                        .tapes
-                        .entry(message.id)
-                        .or_insert_with(|| Tape::new(Arc::clone(message)));
+                    state.open(message);
                 }
                 Event::TurnEnded {
                     message: Some(message),
                     text,
                     ..
                 } => {
+                    state.ahead.forget(*message);
+                    state.ends += 1;
                     if let Some(tape) = state.tapes.get(message).map(Arc::clone) {
                         tape.close();
                         if !removed(Mutant::DeltasBeforeEnd) {
@@ -235,6 +258,81 @@ impl LiveRoom {
     /// The tape of an answer being written, if its turn has started here and not ended.
     pub(crate) fn tape(&self, message: MessageId) -> Option<Arc<Tape>> {
         lock(&self.state).tapes.get(&message).map(Arc::clone)
+    }
+
+    /// Takes a piece of an answer that another engine writes. Returns whether something is missing before it that is to be
+    /// looked for: the piece itself is kept, and taken as soon as it fits.
+    pub(crate) fn hear(self: &Arc<Self>, message: MessageId, offset: u64, text: Arc<str>) -> Missing {
+        let mut state = lock(&self.state);
+        let Some(tape) = state.tapes.get(&message).map(Arc::clone) else {
+            return match state.ahead.keep(message, offset, text) {
+                true => Missing::Start,
+                false => Missing::Nothing,
+            };
+        };
+        match tape.hear(offset, &text) {
+            Heard::Known => return Missing::Nothing,
+            Heard::Ahead => {
+                return match state.ahead.keep(message, offset, text) {
+                    true => Missing::Text,
+                    false => Missing::Nothing,
+                };
+            }
+            Heard::Grown => drop(state.take_ahead(&tape)),
+        }
+        drop(state);
+        self.grown();
+        Missing::Nothing
+    }
+
+    /// Takes what an answer that another engine writes held at its last checkpoint. Returns whether something is still
+    /// missing of it.
+    pub(crate) fn hear_all(self: &Arc<Self>, message: MessageId, text: &str) -> bool {
+        let mut state = lock(&self.state);
+        let Some(tape) = state.tapes.get(&message).map(Arc::clone) else {
+            return false;
+        };
+        let grown = tape.extend(text);
+        let grown = state.take_ahead(&tape) || grown;
+        let missing = state.ahead.has(message);
+        drop(state);
+        if grown {
+            self.grown();
+        }
+        missing
+    }
+
+    /// Whether pieces of an answer that is being written wait for what comes before them.
+    pub(crate) fn lacks(&self, message: MessageId) -> bool {
+        let state = lock(&self.state);
+        state.tapes.contains_key(&message) && state.ahead.has(message)
+    }
+
+    /// Whether every answer that is being written has its tape here.
+    pub(crate) fn has_all_tapes(&self) -> bool {
+        lock(&self.state).has_all_tapes
+    }
+
+    /// How many answers have been taken off the tapes, to be asked before the store is.
+    pub(crate) fn ends(&self) -> u64 {
+        lock(&self.state).ends
+    }
+
+    /// Opens the tapes of answers that other engines are writing, as the store says which are. False if an answer has
+    /// ended since there were `ends`: it may have been one of these.
+    pub(crate) fn open_tapes(&self, ends: u64, answers: &[Arc<Message>]) -> bool {
+        let mut state = lock(&self.state);
+        if state.ends != ends && !removed(Mutant::TapesAsOfHead) {
+            return false;
+        }
+        for message in answers {
+            // One that begins later is opened by its beginning.
+            if message.seq <= state.seq {
+                state.open(message);
+            }
+        }
+        state.has_all_tapes = true;
+        true
     }
 
     /// Lets go of the tapes of a room that was deleted: no end of their turns will be appended.
@@ -473,6 +571,28 @@ impl State {
         found
     }
 
+    /// Opens the tape of an answer, with what has been heard of it.
+    fn open(&mut self, message: &Arc<Message>) {
+        let tape = self
+            .tapes
+            .entry(message.id)
+            .or_insert_with(|| Tape::new(Arc::clone(message)));
+        let tape = Arc::clone(tape);
+        if self.take_ahead(&tape) {
+            let full = self.groups.iter_mut().filter(|group| group.level == Level::Full);
+            full.for_each(|group| group.deltas_wait = true);
+        }
+    }
+
+    /// Lets a tape take the pieces that fit now. Returns whether it has grown.
+    fn take_ahead(&mut self, tape: &Tape) -> bool {
+        let mut grown = false;
+        while let Some((offset, text)) = self.ahead.take(tape.message.id, tape.len() as u64) {
+            grown |= tape.hear(offset, &text) == Heard::Grown;
+        }
+        grown
+    }
+
     fn push(&mut self, event: Arc<Event>, tape: Option<Arc<Tape>>, told: bool) {
         self.head += 1;
         if let Some(seq) = event.seq() {
@@ -518,6 +638,8 @@ impl State {
     /// Takes a deleted message's content out of everything that is still to be read.
     fn scrub(&mut self, deleted: MessageId) {
         self.tapes.remove(&deleted);
+        self.ahead.forget(deleted);
+        self.ends += 1;
         for entry in &mut self.queue {
             if let Some(tape) = entry.tape.as_ref().filter(|tape| tape.message.id == deleted) {
                 tape.scrub();

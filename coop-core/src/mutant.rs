@@ -48,6 +48,14 @@ pub enum Mutant {
     Lease,
     /// I1: what other engines have committed is not looked for.
     Heads,
+    /// I1: who is attached by a look at the store does not look again after others have been heard of.
+    LookAgain,
+    /// I2: a piece from another engine is appended wherever the tape stands.
+    PieceFits,
+    /// I3: an answer that ended while it was looked for is opened nevertheless.
+    TapesAsOfHead,
+    /// I7: who was removed at another engine goes on reading until this one has looked at the store.
+    ExpelHeard,
     /// I7: a removed member's readers are marked after publishing, not before.
     GoneBeforePublish,
     /// I7: a reader does not look at `gone` again after a load.

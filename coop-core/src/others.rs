@@ -1,24 +1,29 @@
 //! Keeping up with the other engines on the same store: what they commit reaches the rooms in memory here, what they ask
 //! of this engine's turns is done, and turns whose engine is dead are ended.
 //!
-//! Everything is found by looking at the store every [`LOOK`]; a bus only makes it faster. Two tasks, so that a slow look
-//! does not cost the lease. This module applies no event itself: rooms are told that there is something to read.
+//! Everything is found by looking at the store every [`LOOK`], and at once when a bus may have lost something; a bus, which
+//! [`relay`] hears, only makes it faster. Tasks of their own, so that a slow look does not cost the lease. This module
+//! applies no event itself: rooms are told that there is something to read.
 
 use crate::engine::Shared;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::GoneReason;
 use crate::id::{RoomId, Seq};
 use crate::model::{TurnEnd, TurnStatus};
 use crate::mutant::{Mutant, removed};
+use crate::relay;
 use crate::store::{Changes, Intent, LEASE, Look, OpenTurn, Others, RoomStore, Whose};
 use crate::writer;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// How often the store is asked what is new: how long something committed elsewhere may take to be seen here.
 const LOOK: Duration = Duration::from_millis(1_500);
+
+/// The least time between two looks, whoever asks for one.
+const APART: Duration = Duration::from_millis(50);
 
 /// How often the lease is renewed.
 const HEARTBEAT: Duration = Duration::from_secs(3);
@@ -33,11 +38,21 @@ const GONE: Seq = Seq(i64::MAX);
 /// Begins to keep up, if there can be others.
 ///
 /// # Errors
-/// `Unavailable` if the store does not answer.
+/// `Unavailable` if the store does not answer; `BadRequest` for a bus beside a store that no other engine can use.
 pub(crate) async fn begin(shared: &Arc<Shared>) -> Result<()> {
     let Some(others) = shared.rooms.others() else {
-        return Ok(());
+        return match shared.bus() {
+            Some(_) => Err(Error::bad_request(
+                "a bus is of no use here: this store serves one engine",
+            )),
+            None => Ok(()),
+        };
     };
+    if let Some(bus) = shared.bus() {
+        let store = shared.patiently(others.identity()).await??;
+        let items = bus.listen(&store).await;
+        shared.tasks.spawn(relay::hear(Arc::clone(shared), items));
+    }
     let asked = Instant::now();
     shared.patiently(others.renew()).await??;
     let look = shared.patiently(others.now()).await??;
@@ -91,13 +106,22 @@ async fn heartbeat(shared: Arc<Shared>, mut renewed: Instant) {
 async fn keep_up(shared: Arc<Shared>, mut look: Look) {
     let Some(others) = shared.rooms.others() else { return };
     let mut behind = BTreeMap::new();
-    let mut ticks = interval(LOOK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut looked, mut regular) = (Instant::now(), None);
     loop {
+        let asked = async {
+            shared.look.notified().await;
+            sleep_until(looked + APART).await;
+        };
         tokio::select! {
             biased;
             () = shared.flushing.cancelled() => return,
-            _ = ticks.tick() => {}
+            () = asked => {}
+            () = sleep_until(regular.map_or(looked, |regular| regular + LOOK)) => {}
+        }
+        looked = Instant::now();
+        let is_regular = regular.is_none_or(|regular| regular + LOOK <= looked);
+        if is_regular {
+            regular = Some(looked);
         }
         let looked = async {
             let changes = others.changes(look).await?;
@@ -105,7 +129,7 @@ async fn keep_up(shared: Arc<Shared>, mut look: Look) {
             if !removed(Mutant::Heads) {
                 follow(&shared, changes, &mut behind);
             }
-            mind_turns(&shared, others).await
+            mind_turns(&shared, others, is_regular).await
         };
         tokio::select! {
             biased;
@@ -119,6 +143,10 @@ async fn keep_up(shared: Arc<Shared>, mut look: Look) {
 
 /// Tells rooms and readers here what has changed. `behind` holds the rooms that have not read it yet.
 fn follow(shared: &Arc<Shared>, changes: Changes, behind: &mut BTreeMap<RoomId, Seq>) {
+    if !(changes.rooms.is_empty() && changes.joined.is_empty() && changes.gone.is_empty()) {
+        // Before the rooms in memory are looked for: one that comes into memory after that is of a later look.
+        shared.look_again();
+    }
     behind.extend(changes.rooms);
     behind.extend(changes.gone.into_iter().map(|room| (room, GONE)));
     behind.retain(|room, seq| match shared.in_memory(*room) {
@@ -147,8 +175,8 @@ fn follow(shared: &Arc<Shared>, changes: Changes, behind: &mut BTreeMap<RoomId, 
     }
 }
 
-/// Does what is to be done about turns that have not ended.
-async fn mind_turns(shared: &Arc<Shared>, others: &dyn Others) -> Result<()> {
+/// Does what is to be done about turns that have not ended. `grow_too`: and reads what others write.
+async fn mind_turns(shared: &Arc<Shared>, others: &dyn Others, grow_too: bool) -> Result<()> {
     let open = others.open_turns().await?;
     for turn in &open {
         let info = &turn.info;
@@ -164,7 +192,7 @@ async fn mind_turns(shared: &Arc<Shared>, others: &dyn Others) -> Result<()> {
                 None if info.status == TurnStatus::Queued && !is_busy(&open, turn) => propose(shared, turn),
                 None => {}
             }
-        } else if info.status == TurnStatus::Streaming {
+        } else if grow_too && info.status == TurnStatus::Streaming {
             grow(shared, &*shared.rooms, turn).await?;
         }
     }
@@ -215,9 +243,8 @@ async fn grow(shared: &Arc<Shared>, rooms: &dyn RoomStore, turn: &OpenTurn) -> R
     let Some(tape) = turn.info.message.and_then(|message| live.tape(message)) else {
         return Ok(());
     };
-    let message = rooms.message(turn.info.room, tape.message.id).await?;
-    if message.is_some_and(|message| tape.extend(&message.text)) {
-        live.grown();
+    if let Some(message) = rooms.message(turn.info.room, tape.message.id).await? {
+        live.hear_all(message.id, &message.text);
     }
     Ok(())
 }

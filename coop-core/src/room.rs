@@ -665,15 +665,13 @@ impl Room {
 
     async fn hint(&self, what: HintKind) -> Result<()> {
         self.check_member().await?;
-        if let Some(live) = self.shared.in_memory(self.id) {
-            let hint = Hint {
-                room: self.id,
-                user: self.user,
-                name: self.name.clone(),
-                what,
-            };
-            live.hint(hint, None);
-        }
+        let hint = Hint {
+            room: self.id,
+            user: self.user,
+            name: self.name.clone(),
+            what,
+        };
+        self.shared.hint(hint, None);
         Ok(())
     }
 

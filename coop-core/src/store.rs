@@ -194,6 +194,9 @@ pub const LEASE: Duration = Duration::from_secs(10);
 /// to (see [`plan::Facts::elsewhere`]).
 #[async_trait]
 pub trait Others: Send + Sync {
+    /// A name of this store that no other has, of letters, digits and dashes: engines on it find each other by it.
+    async fn identity(&self) -> Result<String>;
+
     /// Where a look begins that sees all that is not visible yet.
     async fn now(&self) -> Result<Look>;
 

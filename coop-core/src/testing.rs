@@ -2,13 +2,19 @@
 //! that the engine is built on. A suite panics with the name of the rule that is broken.
 
 pub mod bot;
+pub mod bus;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod child;
 mod lab;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod simulation;
 pub mod store;
 
 pub use bot::bot_contract;
+pub use bus::bus_contract;
 #[doc(hidden)]
 pub use lab::in_a_lab;
 pub use store::{room_store_contract, store_contract};

@@ -4,6 +4,7 @@
 //! nobody to listen.
 
 use crate::bot::{BotError, BotErrorKind, BotLimits, ReplyWriter, Sink, Turn};
+use crate::bus::BusItem;
 use crate::command;
 use crate::context::{self, ContextInput, SelfPrefix};
 use crate::engine::{RegisteredBot, Running, Shared};
@@ -23,6 +24,7 @@ use futures::FutureExt;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -74,6 +76,12 @@ struct Answer<'a> {
     unkept: Mutex<Option<Arc<Receipt>>>,
 }
 
+/// What the other engines have been told of an answer.
+struct Told {
+    bytes: usize,
+    at: Option<Instant>,
+}
+
 /// What a checkpoint has done.
 struct Kept {
     /// So many bytes are in the store.
@@ -110,7 +118,12 @@ impl Answer<'_> {
             limits,
             full: CancellationToken::new(),
             usage: Mutex::new(None),
+            grown: self.shared.bus().map(|_| Notify::new()),
         });
+        let mut told = Told {
+            bytes: self.tape.len(),
+            at: None,
+        };
         let mut reply = Dropped(tokio::spawn({
             let (bot, out) = (
                 Arc::clone(&bot.bot),
@@ -118,9 +131,10 @@ impl Answer<'_> {
             );
             async move { bot.reply(turn, out).await }
         }));
-        let end = self.wait(&mut reply, &sink, meter, deadline).await;
+        let end = self.wait(&mut reply, &sink, meter, deadline, &mut told).await;
         reply.stop().await;
         sink.finish();
+        self.tell(&mut told);
         TurnEnd {
             usage: self.usage(&sink, meter),
             ..end
@@ -140,13 +154,40 @@ impl Answer<'_> {
         })
     }
 
-    async fn wait(&self, reply: &mut Dropped, sink: &TurnSink, meter: Option<u32>, deadline: Instant) -> TurnEnd {
+    /// Tells the other engines what has been written since they were told.
+    fn tell(&self, told: &mut Told) {
+        told.at = Some(Instant::now());
+        let (room, message) = (self.live.id, self.tape.message.id);
+        let more = self.tape.after(told.bytes);
+        if let Some(text) = more.filter(|text| !text.is_empty()) {
+            let offset = told.bytes as u64;
+            told.bytes += text.len();
+            self.shared.publish(|| BusItem::Delta {
+                room,
+                message,
+                offset,
+                text,
+            });
+        }
+    }
+
+    async fn wait(
+        &self,
+        reply: &mut Dropped,
+        sink: &TurnSink,
+        meter: Option<u32>,
+        deadline: Instant,
+        others: &mut Told,
+    ) -> TurnEnd {
         let every = self.shared.settings.checkpoint;
         let mut checkpoints = interval_at(Instant::now() + every, every);
         checkpoints.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut kept, mut charged) = (0, None);
         let mut keeping: Option<JoinHandle<Option<Kept>>> = None;
+        let pace = self.shared.settings.pace.deltas;
+        let mut untold = false;
         loop {
+            let due = others.at.map_or_else(Instant::now, |at| at + pace);
             tokio::select! {
                 biased;
                 () = self.running.stop.cancelled() => return self.cause(),
@@ -169,6 +210,11 @@ impl Answer<'_> {
                         (kept, charged) = (done.bytes, done.usage);
                         *lock(&self.unkept) = None;
                     }
+                }
+                () = sink.grown(), if !untold => untold = true,
+                () = sleep_until(due), if untold => {
+                    untold = false;
+                    self.tell(others);
                 }
                 _ = checkpoints.tick() => {
                     let usage = self.usage(sink, meter);
@@ -379,6 +425,8 @@ struct TurnSink {
     /// Cancelled when the size limit is reached.
     full: CancellationToken,
     usage: Mutex<Option<Usage>>,
+    /// Wakes whoever tells the other engines, if there is a way to them.
+    grown: Option<Notify>,
 }
 
 impl TurnSink {
@@ -388,12 +436,23 @@ impl TurnSink {
         }
         let appended = self.tape.append(text, self.limits.text_bytes);
         self.live.grown();
+        if let Some(grown) = &self.grown {
+            grown.notify_one();
+        }
         appended.map_err(|refused| {
             if refused == crate::live::Refused::Full {
                 self.full.cancel();
             }
             BotError::new(BotErrorKind::Cancelled, "The answer has ended.")
         })
+    }
+
+    /// Waits for something that other engines are to be told.
+    async fn grown(&self) {
+        match &self.grown {
+            Some(grown) => grown.notified().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Appends what the prefix filter still holds.

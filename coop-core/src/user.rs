@@ -2,6 +2,7 @@
 //! login, or through [`Engine::authenticate`](crate::Engine::authenticate).
 
 use crate::attachment::Attachment;
+use crate::bus::BusItem;
 use crate::engine::Shared;
 use crate::error::{Error, Result};
 use crate::id::{RoomId, UserId};
@@ -180,6 +181,7 @@ impl User {
         let ended = self.shared.tasks.spawn(async move {
             ending.await?;
             shared.tell_tokens_ended(id);
+            shared.publish(|| BusItem::TokensEnded(id));
             Ok::<_, Error>(())
         });
         let failed = |error| Error::internal("the tokens could not be ended").with_source(error);
@@ -248,6 +250,7 @@ impl User {
             let (info, _) = shared.rooms.create_room(new).await?;
             for user in gained {
                 shared.readers_of(user).iter().for_each(|reader| reader.gained(info.id));
+                shared.publish(|| BusItem::Joined { room: info.id, user });
             }
             Ok::<_, Error>(info)
         });

@@ -47,6 +47,8 @@ pub(crate) enum Mail {
     },
     /// Move a read mark soon. Nobody waits for it.
     Read { user: UserId, seq: Seq },
+    /// Another engine has committed this event.
+    Heard(Arc<Event>),
     /// Another engine has changed the room: read what is new, then tell whoever waits for that.
     Look { then: Option<oneshot::Sender<()>> },
 }
@@ -152,6 +154,7 @@ pub(crate) async fn run(shared: Arc<Shared>, live: Arc<LiveRoom>, mut mails: mps
         marks_due: None,
         reload: None,
         looking: Vec::new(),
+        heard: Vec::new(),
         busy: 0,
         worked: Instant::now(),
     };
@@ -161,6 +164,10 @@ pub(crate) async fn run(shared: Arc<Shared>, live: Arc<LiveRoom>, mut mails: mps
         match next {
             Next::Mail(mail) => {
                 let batch = writer.gather(mail, &mut mails).await;
+                if !writer.heard.is_empty() {
+                    let heard = std::mem::take(&mut writer.heard);
+                    writer.apply(heard).await;
+                }
                 writer.commit(batch).await;
             }
             Next::Marks => writer.commit(Vec::new()).await,
@@ -189,6 +196,8 @@ struct Writer {
     reload: Option<(Instant, Duration)>,
     /// Who waits for the room to be read.
     looking: Vec<oneshot::Sender<()>>,
+    /// What other engines have committed, as far as they were heard.
+    heard: Vec<News>,
     /// How many intents the last commit had. More than one: others are at work here, and theirs are worth waiting for.
     busy: usize,
     /// When there was last something to do.
@@ -247,7 +256,7 @@ impl Writer {
         let mut batch = Vec::new();
         self.sort(first, &mut batch);
         let until = Instant::now() + GATHER;
-        while batch.len() < BATCH {
+        while batch.len() < BATCH && self.heard.len() < BATCH {
             match mails.try_recv() {
                 Ok(mail) => self.sort(mail, &mut batch),
                 Err(_) if self.busy > 1 && batch.len() < self.busy.min(BATCH) => {
@@ -281,6 +290,7 @@ impl Writer {
                 }
                 batch.push((Waiting { intent, reply }, then_start));
             }
+            Mail::Heard(event) => self.heard.push(News { event, ours: false }),
             Mail::Look { then } => {
                 self.reload = Some((Instant::now(), RELOAD.0));
                 self.looking.extend(then);
@@ -395,14 +405,21 @@ impl Writer {
         let news = events.into_iter().map(|event| News { event, ours: true });
         self.apply(news.collect()).await;
         for (turn, end) in stops {
-            // One that runs elsewhere is found by the engine that runs it.
-            if let Some(running) = self.shared.running(turn) {
-                running.cancel(end);
+            match self.shared.running(turn) {
+                Some(running) => running.cancel(end),
+                // One that runs elsewhere, by an engine that would also find it in the store.
+                None => self.shared.publish(|| BusItem::Stop {
+                    room: self.live.id,
+                    turn,
+                    end: Box::new(end),
+                }),
             }
         }
         let done = |(index, _): &&(usize, UserId)| outcomes.get(*index).is_some_and(Result::is_ok);
         if let Some((_, by)) = deletes.iter().find(done) {
-            self.deleted(Some(*by));
+            let (room, by) = (self.live.id, Some(*by));
+            self.shared.publish(|| BusItem::Deleted { room, by });
+            self.deleted(by);
         }
         let marks = outcomes.split_off(replies.len().min(outcomes.len()));
         for (reply, outcome) in replies.into_iter().zip(outcomes) {
@@ -422,8 +439,7 @@ impl Writer {
                     name,
                     what: HintKind::Read { seq },
                 };
-                self.shared.bus.publish(BusItem::Hint(hint.clone()));
-                self.live.hint(hint, None);
+                self.shared.hint(hint, None);
             }
         }
         if let Some(events) = late {
@@ -526,8 +542,11 @@ impl Writer {
             let task = turn::run(Arc::clone(&self.shared), Arc::clone(&self.live), running, event);
             self.shared.turn_tasks.spawn(task);
         }
-        for one in news.into_iter().filter(|one| one.ours) {
-            self.shared.bus.publish(BusItem::Committed(one.event));
+        for News { event, .. } in news.into_iter().filter(|one| one.ours) {
+            if let Event::MemberJoined { room, user, .. } = *event {
+                self.shared.publish(|| BusItem::Joined { room, user });
+            }
+            self.shared.publish(|| BusItem::Committed(event));
         }
     }
 

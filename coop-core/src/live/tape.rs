@@ -24,6 +24,17 @@ struct State {
     closed: bool,
 }
 
+/// What became of a piece that another engine has sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// The tape has grown.
+    Grown,
+    /// There was nothing new in it, or the tape takes no more.
+    Known,
+    /// It comes after something that is not here.
+    Ahead,
+}
+
 /// Why a tape took less than it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
@@ -75,6 +86,32 @@ impl Tape {
         true
     }
 
+    /// Takes a piece that was written elsewhere, if it continues what is here.
+    pub(super) fn hear(&self, offset: u64, text: &str) -> Heard {
+        let mut state = lock(&self.state);
+        if state.closed {
+            return Heard::Known;
+        }
+        let here = state.text.len();
+        let Ok(offset) = usize::try_from(offset) else {
+            return Heard::Ahead;
+        };
+        let Some(known) = here.checked_sub(offset) else {
+            if removed(Mutant::PieceFits) {
+                state.text.push_str(text);
+                return Heard::Grown;
+            }
+            return Heard::Ahead;
+        };
+        let more = match text.split_at_checked(known) {
+            // What is here already must be the same: it is one bot's one answer.
+            Some((same, more)) if !more.is_empty() && state.text.ends_with(same) => more,
+            _ => return Heard::Known,
+        };
+        state.text.push_str(more);
+        Heard::Grown
+    }
+
     /// Ends the writing and gives all that was written.
     pub(crate) fn close(&self) -> Arc<str> {
         let mut state = lock(&self.state);
@@ -102,6 +139,11 @@ impl Tape {
             .text
             .floor_char_boundary(usize::try_from(end).unwrap_or(usize::MAX));
         look(&state.text[..end])
+    }
+
+    /// What was written after the first `start` bytes, which end at a character.
+    pub(crate) fn after(&self, start: usize) -> Option<Arc<str>> {
+        lock(&self.state).text.get(start..).map(Arc::from)
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -195,6 +195,11 @@ impl RoomStore for MemoryStore {
 
 #[async_trait]
 impl Others for MemoryStore {
+    async fn identity(&self) -> Result<String> {
+        // No other is at the same place while this one is there.
+        Ok(format!("memory-{:x}", Arc::as_ptr(&self.world).addr()))
+    }
+
     async fn now(&self) -> Result<Look> {
         Ok(self.world()?.shared.now())
     }

@@ -5,14 +5,13 @@ mod disk;
 
 pub use disk::SmallDisk;
 
+use crate::testing::child::{free_port, send, spawn};
 use crate::testing::skipped;
 use std::fs;
-use std::io;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a server may take to be there.
@@ -294,12 +293,10 @@ fn folder() -> PathBuf {
 
 impl Server {
     fn new(programs: PathBuf, settings: &[&str]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let port = port.unwrap_or_else(|error| panic!("no port is free: {error}")).port();
         Self {
             programs,
             folder: PathBuf::new(),
-            port,
+            port: free_port(),
             settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
             running: None,
         }
@@ -372,12 +369,7 @@ impl Server {
     /// To the server and everything it has started.
     fn signal(&self, signal: &str) {
         let Some(child) = &self.running else { return };
-        let parent = child.id();
-        let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
-        let mut command = Command::new("kill");
-        command.args([&format!("-{signal}"), &parent.to_string()]);
-        // Some of them may have ended meanwhile.
-        let _ = command.args(children.split_whitespace()).stderr(Stdio::null()).status();
+        send(child, signal);
     }
 
     fn kill(&mut self) {
@@ -386,27 +378,4 @@ impl Server {
             let _ = child.wait();
         }
     }
-}
-
-/// Spawns from a thread that lives as long as the process: the death of the spawning thread, not of the process, is what
-/// ends the child.
-fn spawn(command: Command) -> io::Result<Child> {
-    type Request = (Command, mpsc::Sender<io::Result<Child>>);
-    static SPAWNER: OnceLock<Mutex<mpsc::Sender<Request>>> = OnceLock::new();
-    let spawner = SPAWNER.get_or_init(|| {
-        let (sender, requests) = mpsc::channel::<Request>();
-        std::thread::spawn(move || {
-            for (mut command, reply) in requests {
-                let _ = reply.send(command.spawn());
-            }
-        });
-        Mutex::new(sender)
-    });
-    let (reply, spawned) = mpsc::channel();
-    let sender = spawner.lock().unwrap_or_else(PoisonError::into_inner);
-    let gone = |_| io::Error::other("the spawning thread is gone");
-    sender
-        .send((command, reply))
-        .map_err(|_| io::Error::other("the spawning thread is gone"))?;
-    spawned.recv().map_err(gone)?
 }

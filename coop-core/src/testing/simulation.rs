@@ -1,5 +1,6 @@
 //! The engine in a world that can be repeated: one seed decides what people do, how long everything takes, what the
-//! store refuses or leaves in doubt, when readers come back and when processes die.
+//! store refuses or leaves in doubt, what a bus between several engines loses, doubles and reorders, when readers come
+//! back and when processes die.
 //!
 //! Time is a paused clock on one thread. Most schedules are the lives of one engine after another, each a runtime of its
 //! own that a crash drops; in the others two or three engines use one store in one runtime, and trouble comes to one of
@@ -7,6 +8,7 @@
 //! outlives them. At the end it is held against the invariants.
 
 mod bot;
+mod bus;
 mod people;
 mod servers;
 mod shown;
@@ -15,6 +17,7 @@ mod verdict;
 mod wire;
 mod world;
 
+pub use bus::Carriage;
 pub use shown::Shown;
 
 use servers::{Server, Servers};
@@ -28,6 +31,8 @@ use world::World;
 pub struct Weather {
     /// How many engines use the store at the same time.
     pub servers: usize,
+    /// How what they do is carried between them.
+    pub bus: Carriage,
     /// The store refuses, answers late and leaves commits in doubt.
     pub faults: bool,
     /// Engines die in the middle of everything; of several, one is also cut off from the store for a while, or closed.
@@ -39,8 +44,15 @@ pub struct Weather {
 /// # Errors
 /// The first invariant that does not hold, in words, and how to run the schedule again.
 pub fn run(seed: u64) -> Result<(), String> {
+    let servers = if seed % 5 > 2 { 2 + (seed / 5 % 2) as usize } else { 1 };
     let weather = Weather {
-        servers: if seed % 5 == 4 { 2 + (seed / 5 % 2) as usize } else { 1 },
+        servers,
+        bus: match seed / 10 % 4 {
+            _ if servers == 1 => Carriage::None,
+            0 => Carriage::None,
+            1 => Carriage::Good,
+            _ => Carriage::Lossy,
+        },
         faults: seed % 3 == 1,
         crashes: seed % 2 == 1,
     };

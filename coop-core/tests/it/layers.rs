@@ -12,7 +12,7 @@ const ORDER: &[&str] = &[
     "store", "bot", "bus",                                     // 1 boundaries
     "names", "command", "context", "password", "live", "gate", // 2 mechanisms
     "engine", "writer",                                        // 3 heart
-    "turn", "others", "attachment", "subscription", "room", "user", "builder", // 4 verbs
+    "turn", "relay", "others", "attachment", "subscription", "room", "user", "builder", // 4 verbs
     "store/*", "bus/*", "testing",                             // 5 plugs
 ];
 

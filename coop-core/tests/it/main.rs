@@ -3,6 +3,7 @@
 
 mod asks;
 mod bad_input;
+mod buses;
 mod closing;
 mod excess;
 mod faults;

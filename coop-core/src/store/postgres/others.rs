@@ -20,6 +20,8 @@ macro_rules! xmin {
     };
 }
 
+pub(super) const IDENTITY: &str = "SELECT id::TEXT FROM identity";
+
 pub(super) const NOW: &str = concat!("SELECT ", xmin!());
 
 /// 0 the next look; 1 a room and its newest event; 2 somebody who has joined a room; 3 a room that is gone; 4 somebody
@@ -126,6 +128,11 @@ impl PostgresStore {
 
 #[async_trait]
 impl Others for PostgresStore {
+    async fn identity(&self) -> Result<String> {
+        let query = sqlx::query_scalar(IDENTITY).fetch_one(&self.reads.pool);
+        timeout(self.patience, query).await.map_err(late)?.map_err(fault)
+    }
+
     async fn now(&self) -> Result<Look> {
         let query = sqlx::query_scalar(NOW).fetch_one(&self.reads.pool);
         Ok(Look(timeout(self.patience, query).await.map_err(late)?.map_err(fault)?))

@@ -56,6 +56,7 @@ async fn every_statement_is_prepared_and_uses_an_index() {
         write::RECEIPTS,
         write::USAGE,
         write::STOPS,
+        others::IDENTITY,
         others::NOW,
         others::CHANGES,
         others::ENLIST,

@@ -3,7 +3,9 @@
 //!
 //! Being killed is being cut off for ever: from the store, and from the readers, who turn to another.
 
+use super::Carriage;
 use super::bot::SimBot;
+use super::bus::SimBus;
 use super::store::SimStore;
 use super::world::{SimClock, World};
 use crate::builder::Engine;
@@ -42,7 +44,11 @@ impl Server {
             bytes: 2_000,
             ..Pace::default()
         };
-        let engine = Engine::builder(SimStore::new(world, disk.clone()))
+        let mut builder = Engine::builder(SimStore::new(world, disk.clone()));
+        if world.weather.bus != Carriage::None {
+            builder = builder.bus(SimBus::new(world));
+        }
+        let engine = builder
             .clock(SimClock(Arc::clone(world)))
             .idle_after(Duration::from_millis(300))
             .pace(pace)

@@ -146,6 +146,10 @@ impl RoomStore for SimStore {
 
 #[async_trait]
 impl Others for SimStore {
+    async fn identity(&self) -> Result<String> {
+        self.disk.identity().await
+    }
+
     async fn now(&self) -> Result<Look> {
         self.read().await?;
         Others::now(&self.disk).await

@@ -1,7 +1,8 @@
 //! What outlives the engines: the disk, the clock, and a ledger of everything that was promised or seen.
 
 use super::servers::Server;
-use super::{Shown, Weather};
+use super::{Carriage, Shown, Weather};
+use crate::bus::memory::MemoryBus;
 use crate::id::{MessageId, RoomId, TurnId, UserId};
 use crate::store::memory::MemoryStore;
 use crate::sync::lock;
@@ -16,9 +17,14 @@ use tokio::time::Instant;
 /// store takes.
 const SEEN: i64 = 2_200;
 
+/// The same with a bus that is a good one.
+const HEARD: i64 = 100;
+
 pub(super) struct World {
     pub(super) weather: Weather,
     pub(super) disk: MemoryStore,
+    /// What the engines' buses are made of.
+    pub(super) bus: MemoryBus,
     trace: bool,
     pub(super) ledger: Mutex<Ledger>,
     random: Mutex<fastrand::Rng>,
@@ -123,6 +129,7 @@ impl World {
         Self {
             weather,
             disk: MemoryStore::new(),
+            bus: MemoryBus::new(),
             trace: std::env::var_os("COOP_SIM_TRACE").is_some(),
             ledger: Mutex::default(),
             random: Mutex::new(random.fork()),
@@ -156,6 +163,11 @@ impl World {
 
     pub(super) fn faulty(&self) -> bool {
         self.weather.faults && !self.is_fair(0) && !self.is_quiet()
+    }
+
+    /// Whether there are no more faults and crashes.
+    pub(super) fn is_clear(&self) -> bool {
+        self.is_fair(0)
     }
 
     pub(super) fn clear_up(&self) {
@@ -207,7 +219,10 @@ impl World {
     /// Whether a server must keep this removal by now.
     pub(super) fn must_know(&self, server: &Server, removal: Removal) -> bool {
         let fair = !self.weather.faults || self.is_fair(0);
-        let looked = removal.at.max(server.sound_since()).saturating_add(SEEN);
+        // One that was away when it was told hears nothing of it any more.
+        let told = self.weather.bus == Carriage::Good && server.sound_since() < removal.at;
+        let within = if told { HEARD } else { SEEN };
+        let looked = removal.at.max(server.sound_since()).saturating_add(within);
         server.number == removal.server || fair && looked < self.now()
     }
 
