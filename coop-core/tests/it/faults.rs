@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 use coop_core::store::memory::MemoryStore;
-use coop_core::store::{Batch, Committed, NewAccount, NewRoom, RoomHead, RoomStore, UserStore};
+use coop_core::store::{Batch, Committed, NewAccount, NewRoom, Others, RoomHead, RoomStore, UserStore};
 use coop_core::{
     Account, Error, Event, Member, Message, MessageId, Page, Range, Receipt, Result, RoomEntry, RoomId, RoomInfo, Seq,
     Snapshot, TurnId, TurnInfo, UsageFilter, UsageSum, UserId,
@@ -35,6 +35,10 @@ pub(crate) struct Faults {
     pub(crate) panic: u32,
     /// So many reads of a log are refused.
     pub(crate) unreadable: u32,
+    /// What the next look at somebody's rooms finds is told this much later.
+    pub(crate) slow_rooms: Duration,
+    /// The same of the next message that is read.
+    pub(crate) slow_message: Duration,
 }
 
 fn take(count: &mut u32) -> bool {
@@ -95,7 +99,9 @@ impl RoomStore for FaultyStore {
     }
 
     async fn rooms_of(&self, user: UserId, only: Option<RoomId>) -> Result<Vec<RoomEntry>> {
-        self.disk.rooms_of(user, only).await
+        let found = self.disk.rooms_of(user, only).await;
+        tokio::time::sleep(self.ask(|faults| std::mem::take(&mut faults.slow_rooms))).await;
+        found
     }
 
     async fn events(&self, room: RoomId, after: Seq, limit: u32) -> Result<Vec<Arc<Event>>> {
@@ -114,7 +120,9 @@ impl RoomStore for FaultyStore {
     }
 
     async fn message(&self, room: RoomId, message: MessageId) -> Result<Option<Arc<Message>>> {
-        self.disk.message(room, message).await
+        let found = self.disk.message(room, message).await;
+        tokio::time::sleep(self.ask(|faults| std::mem::take(&mut faults.slow_message))).await;
+        found
     }
 
     async fn turn(&self, room: RoomId, turn: TurnId) -> Result<Option<TurnInfo>> {
@@ -135,6 +143,10 @@ impl RoomStore for FaultyStore {
 
     async fn usage(&self, of: &UsageFilter) -> Result<UsageSum> {
         self.disk.usage(of).await
+    }
+
+    fn others(&self) -> Option<&dyn Others> {
+        self.disk.others()
     }
 
     async fn close(&self) {

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 const LONG: Duration = Duration::from_secs(60);
 
 /// A reader whose encoder has a defect.
-struct Defective;
+pub(crate) struct Defective;
 
 impl Reader for Defective {
     fn offer(&self, _offer: &Offer<'_>) {}

@@ -3,16 +3,25 @@
 //! Each check is run over the store in memory on a paused clock, and over a real PostgreSQL; without a bus, and with one,
 //! by which everything comes much sooner.
 
+use crate::faults::FaultyStore;
+use crate::isolation::Defective;
 use crate::scene::{Answering, Strings, a_moment, is_end, kind, next, notices, puppet, reads, until};
+use async_trait::async_trait;
+use coop_core::bus::BusItem;
+use coop_core::bus::memory::MemoryBus;
+use coop_core::live::Level;
 use coop_core::mutant::Mutant;
 use coop_core::store::Store;
 use coop_core::store::memory::MemoryStore;
 use coop_core::testing::simulation::Shown;
 use coop_core::{
-    BotLimits, Bus, BusState, Engine, EngineBuilder, ErrorKind, Event, GoneReason, Room, Seq, Subscription, TurnEnd,
-    TurnHandle, TurnStatus, User,
+    BotLimits, Bus, BusState, Engine, EngineBuilder, ErrorKind, Event, GoneReason, Hint, HintKind, Room, RoomDraft,
+    RoomId, Seq, Subscription, TurnEnd, TurnHandle, TurnStatus, User,
 };
+use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -129,7 +138,7 @@ macro_rules! checks {
         }
 
         mod memory_with_a_bus {
-            use coop_core::bus::memory::MemoryBus;
+            use super::MemoryBus;
 
             $(#[tokio::test(start_paused = true)]
             async fn $check() {
@@ -179,6 +188,7 @@ checks!(
     all_readers_see_one_order,
     what_is_said_elsewhere_comes_without_anything_said_here,
     a_reader_moves_in_the_middle_of_an_answer,
+    who_comes_late_has_the_text_so_far,
     an_invitation_is_heard_at_the_server_of_the_invited,
     a_removal_is_effective_at_the_other_server,
     a_deleted_room_is_gone_at_the_other_server,
@@ -500,6 +510,31 @@ async fn a_reader_moves_in_the_middle_of_an_answer(mut pair: Pair) {
     pair.close().await;
 }
 
+/// At a server that has not had the room in memory when the answer began.
+async fn who_comes_late_has_the_text_so_far(mut pair: Pair) {
+    let (_, answering) = pair.ask().await;
+    answering.say("first, ").await.unwrap();
+    sleep(pair.seen * 2).await;
+    let (snapshot, mut events) = reads(&pair.bobs).await;
+    let [tape] = &snapshot.tapes[..] else {
+        panic!("one answer is being written: {snapshot:?}")
+    };
+    assert_eq!(&*tape.text, "first, ");
+    answering.say("second, ").await.unwrap();
+    let grown = |event: &Event| matches!(event, Event::Delta { text, .. } if text.contains("second"));
+    timeout(pair.seen * 2, until(&mut events, grown))
+        .await
+        .expect("it grows");
+    answering.finish();
+    let (end, text) = end_of(
+        &timeout(pair.seen, until(&mut events, is_end))
+            .await
+            .expect("seen in time"),
+    );
+    assert_eq!((end.status, text.as_str()), (TurnStatus::Done, "first, second, "));
+    pair.close().await;
+}
+
 fn show(shown: &mut Option<Shown>, event: &Event) {
     match shown {
         None => *shown = Shown::begin(event),
@@ -613,6 +648,177 @@ async fn a_zombie_changes_nothing() {
     a_server_that_lost_the_store_loses_its_turns().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_fleeting_goes_over_the_bus() {
+    let (pair, _) = with_a_slow_one().await;
+    let mut bobs = reads(&pair.bobs).await.1;
+    let kinds = [HintKind::Typing, HintKind::Presence { here: true }];
+    pair.room.typing().await.unwrap();
+    pair.room.presence(true).await.unwrap();
+    for expected in kinds {
+        let is = |event: &Event| matches!(event, Event::Hint(hint) if hint.what == expected && hint.name == "alice");
+        timeout(HEARD, until(&mut bobs, is)).await.expect("heard in time");
+    }
+    let sent = pair.room.send("read this").await.unwrap();
+    let bob_at_one = pair.one.bob.room(pair.room.id()).await.unwrap();
+    bob_at_one.mark_read(sent.message.seq).await.unwrap();
+    let read = |event: &Event| matches!(event, Event::Hint(Hint { what: HintKind::Read { .. }, user, .. }) if *user == pair.one.bob.id());
+    // A read mark is stored first, and waits for others.
+    timeout(HEARD * 4, until(&mut bobs, read)).await.expect("heard in time");
+    // A room that is made with somebody in it.
+    let mut all = pair.two.bob.subscribe().await.unwrap();
+    let draft = RoomDraft::named("made").with([pair.one.bob.clone()]);
+    let made = pair.one.alice.create_room(draft).await.unwrap();
+    let gained = |event: &Event| matches!(event, Event::RoomGained { entry } if entry.info.id == made.id());
+    timeout(HEARD, until(&mut all, gained)).await.expect("heard in time");
+    pair.close().await;
+}
+
+/// A bus that loses pieces of answers, one in so many.
+struct Losing {
+    bus: MemoryBus,
+    one_in: usize,
+    pieces: AtomicUsize,
+}
+
+#[async_trait]
+impl Bus for Losing {
+    async fn listen(&self, store: &str) -> BoxStream<'static, BusItem> {
+        self.bus.listen(store).await
+    }
+
+    fn publish(&self, item: BusItem) {
+        let is_piece = matches!(item, BusItem::Delta { .. });
+        if !is_piece || self.pieces.fetch_add(1, Ordering::Relaxed) % self.one_in != 0 {
+            self.bus.publish(item);
+        }
+    }
+
+    fn follow(&self, room: RoomId) {
+        self.bus.follow(room);
+    }
+
+    fn unfollow(&self, room: RoomId) {
+        self.bus.unfollow(room);
+    }
+
+    fn state(&self) -> BusState {
+        self.bus.state()
+    }
+
+    async fn close(&self) {
+        self.bus.close().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_piece_that_was_lost_is_read_from_the_store() {
+    let (store, bus) = (in_memory(), MemoryBus::new());
+    let losing = Losing {
+        bus: bus.join(),
+        one_in: 2,
+        pieces: AtomicUsize::new(0),
+    };
+    let mut pair = Pair::with_bus((store(), store()), (losing, bus.join()), HEARD).await;
+    let mut bobs = reads(&pair.bobs).await.1;
+    let (_, answering) = pair.ask().await;
+    until(&mut bobs, |event| matches!(event, Event::TurnStarted { .. })).await;
+    // Sooner than the server would look by itself.
+    let begun = Instant::now();
+    let (mut said, mut shown) = (String::new(), String::new());
+    for piece in ["one ", "two ", "three ", "four "] {
+        answering.say(piece).await.unwrap();
+        said.push_str(piece);
+        sleep(Duration::from_millis(60)).await;
+    }
+    while shown != said {
+        if let Event::Delta { offset, text, .. } = next(&mut bobs).await {
+            assert_eq!(offset as usize, shown.len());
+            shown.push_str(&text);
+        }
+    }
+    assert!(begun.elapsed() < Duration::from_millis(800), "{:?}", begun.elapsed());
+    answering.finish();
+    until(&mut bobs, is_end).await;
+    pair.close().await;
+}
+
+/// Two servers with a bus, the second on a store that can be slow.
+async fn with_a_slow_one() -> (Pair, FaultyStore) {
+    let (store, bus) = (in_memory(), MemoryBus::new());
+    let slow = FaultyStore {
+        disk: store(),
+        ..FaultyStore::default()
+    };
+    let pair = Pair::with_bus((store(), slow.clone()), (bus.join(), bus.join()), HEARD).await;
+    (pair, slow)
+}
+
+async fn an_answer_ends_while_it_is_looked_for() {
+    let (mut pair, slow) = with_a_slow_one().await;
+    let (_, answering) = pair.ask().await;
+    answering.say("half an answer").await.unwrap();
+    sleep(Duration::from_secs(12)).await;
+    assert_eq!(
+        pair.two.engine.rooms_in_memory(),
+        0,
+        "so that the answer has to be looked for"
+    );
+    slow.set(|faults| faults.slow_message = Duration::from_secs(1));
+    let end = async {
+        sleep(Duration::from_millis(500)).await;
+        answering.finish();
+    };
+    let ((snapshot, events), ()) = tokio::join!(reads(&pair.bobs), end);
+    assert!(snapshot.tapes.is_empty(), "{:?}", snapshot.tapes);
+    drop(events);
+    sleep(Duration::from_secs(15)).await;
+    assert_eq!(pair.two.engine.rooms_in_memory(), 0, "nothing keeps it there");
+    pair.close().await;
+}
+
+async fn somebody_comes_while_something_is_said_elsewhere() {
+    let store = in_memory();
+    let slow = FaultyStore {
+        disk: store(),
+        ..FaultyStore::default()
+    };
+    let pair = Pair::new((store(), slow.clone())).await;
+    sleep(Duration::from_secs(12)).await;
+    assert_eq!(pair.two.engine.rooms_in_memory(), 0);
+    // Longer than the server goes without a look.
+    slow.set(|faults| faults.slow_rooms = SEEN * 2);
+    let say = async {
+        sleep(Duration::from_millis(500)).await;
+        pair.room.send("here?").await.unwrap();
+    };
+    let reader = pair.two.bob.attach(Arc::new(Defective), Arc::new(Defective));
+    let (entered, ()) = tokio::join!(reader.enter_all(), say);
+    sleep(SEEN).await;
+    let (entry, feed, cursor) = entered.unwrap().pop().unwrap();
+    let missed = reader.pull(&feed, Level::Events, cursor).await.unwrap().entries;
+    // Either it came late enough to know, or it has heard of it.
+    let newest = missed
+        .iter()
+        .filter_map(|entry| entry.event.seq())
+        .max()
+        .unwrap_or(entry.seq);
+    let said = pair.bobs.history(coop_core::Range::Newest, 1).await.unwrap();
+    assert_eq!(newest, said.messages[0].seq);
+    drop(reader);
+    pair.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_ends_while_it_is_looked_for_is_not_left_open() {
+    an_answer_ends_while_it_is_looked_for().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_while_something_is_said_elsewhere_misses_nothing() {
+    somebody_comes_while_something_is_said_elsewhere().await;
+}
+
 #[test]
 fn a_server_without_one_of_its_safety_mechanisms_is_noticed() {
     let pair = async || {
@@ -626,6 +832,8 @@ fn a_server_without_one_of_its_safety_mechanisms_is_noticed() {
     notices(Mutant::Fence, || async {
         a_stop_reaches_the_server_of_the_turn(pair().await).await
     });
+    notices(Mutant::TapesAsOfHead, an_answer_ends_while_it_is_looked_for);
+    notices(Mutant::LookAgain, somebody_comes_while_something_is_said_elsewhere);
     notices(Mutant::Lease, || async {
         an_answer_is_one_text_at_both_servers(pair().await).await
     });

@@ -62,6 +62,8 @@ fn without_a_mechanism_the_schedules_break() {
         Mutant::Heads,
         Mutant::Lease,
         Mutant::Fence,
+        Mutant::PieceFits,
+        Mutant::ExpelHeard,
     ];
     let mut unnoticed = Vec::new();
     for mechanism in mechanisms {
