@@ -12,6 +12,7 @@ pub(crate) use file::default_file;
 pub(crate) use settings::{Flags, SETTINGS, Setting};
 
 use coop_core::Budgets;
+use coop_core::bus::redis::RedisBus;
 use coop_server::{Limits, Secret};
 use gemini::Gemini;
 use settings::{Environment, Layers};
@@ -29,6 +30,8 @@ pub(crate) struct Config {
     pub(crate) port_file: Option<PathBuf>,
     /// Where everything is kept.
     pub(crate) database: Database,
+    /// How it hears of other servers at once.
+    pub(crate) redis: Option<Address>,
     /// Which file holds the token secret.
     jwt_secret_file: Option<PathBuf>,
     /// How long a token is good.
@@ -98,23 +101,30 @@ pub(crate) enum Database {
     /// Nowhere: gone with the process.
     Memory,
     /// On a PostgreSQL server.
-    Postgres(PostgresUrl),
+    Postgres(Address),
 }
 
-/// The address of a database on a PostgreSQL server. It may hold a password, and shows none.
+/// The address of something on another server. It may hold a password, and shows none.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct PostgresUrl(String);
+pub(crate) struct Address(String);
 
-impl fmt::Display for PostgresUrl {
+impl Address {
+    /// All of it.
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (scheme, rest) = self.0.split_once("://").unwrap_or(("postgres", ""));
+        let (scheme, rest) = self.0.split_once("://").unwrap_or_default();
         let (place, _) = rest.split_once('?').unwrap_or((rest, ""));
         let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
         write!(f, "{scheme}://{place}")
     }
 }
 
-impl fmt::Debug for PostgresUrl {
+impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
@@ -143,10 +153,10 @@ impl Config {
         let layers = Layers::find(flags, &environment)?;
         let gemini = Gemini::of(&layers, &environment)?;
         let bots = layers.many("bots", |text| bot(text, &gemini))?;
-        layers.optional("redis", |_| {
-            Err::<(), _>(
-                "there is no bus between servers yet; servers on one PostgreSQL database find each other there".into(),
-            )
+        let database = layers.one("database", database)?;
+        let redis = layers.optional("redis", |url| match &database {
+            Database::Postgres(_) => redis(url),
+            _ => Err("it joins servers on one PostgreSQL database, and this is none".to_owned()),
         })?;
         let listen: SocketAddr = layers.one("listen", |text| {
             text.parse()
@@ -156,7 +166,8 @@ impl Config {
         Ok(Self {
             listen,
             port_file: layers.optional("port_file", path)?,
-            database: layers.one("database", database)?,
+            database,
+            redis,
             jwt_secret_file: layers.optional("jwt_secret_file", path)?,
             token_ttl: layers.one("token_ttl", duration)?,
             cors_origins: match layers.many("cors_origins", text)? {
@@ -311,7 +322,7 @@ fn database(url: &str) -> Result<Database, String> {
             .iter()
             .any(|scheme| url.starts_with(scheme)) =>
         {
-            Ok(Database::Postgres(PostgresUrl(url.to_owned())))
+            Ok(Database::Postgres(Address(url.to_owned())))
         }
         None => {
             // What stands behind it may be a password.
@@ -321,6 +332,11 @@ fn database(url: &str) -> Result<Database, String> {
             ))
         }
     }
+}
+
+fn redis(url: &str) -> Result<Address, String> {
+    RedisBus::new(url).map_err(|_| "this is not redis://HOST:PORT, or rediss:// for TLS".to_owned())?;
+    Ok(Address(url.to_owned()))
 }
 
 fn usual_bots(gemini: &Gemini) -> Vec<BotChoice> {

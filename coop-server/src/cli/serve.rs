@@ -4,9 +4,10 @@ use super::Fault;
 use super::log::{self, Look};
 use crate::config::{BotKind, Config, Database};
 use coop_bots::{GeminiBot, MockBot, ScribeBot};
+use coop_core::bus::redis::RedisBus;
 use coop_core::store::connect;
 use coop_core::store::memory::MemoryStore;
-use coop_core::{Engine, EngineBuilder, ErrorKind};
+use coop_core::{BusState, Engine, EngineBuilder, ErrorKind};
 use coop_server::{Api, Secret, serve as run};
 use std::io::Write;
 use std::path::Path;
@@ -23,7 +24,7 @@ pub(super) async fn serve(config: &Config) -> Result<(), Fault> {
     let cannot = |error| Fault::Listen(format!("cannot listen on {}: {error}", config.listen));
     let listener = TcpListener::bind(config.listen).await.map_err(cannot)?;
     let address = listener.local_addr().map_err(cannot)?;
-    let engine = engine(config, open(&config.database).await?).await?;
+    let engine = engine(config, with_bus(config, open(&config.database).await?)?).await?;
     let secret = config.secret().map_err(Fault::Usage)?;
     let api = api(config, engine.clone(), secret)?;
     let ending = until_told()?;
@@ -73,6 +74,14 @@ async fn open(database: &Database) -> Result<EngineBuilder, Fault> {
     Ok(Engine::builder_on(
         store.map_err(|error| Fault::opening(database, &error))?,
     ))
+}
+
+fn with_bus(config: &Config, builder: EngineBuilder) -> Result<EngineBuilder, Fault> {
+    let Some(redis) = &config.redis else {
+        return Ok(builder);
+    };
+    let bus = RedisBus::new(redis.reveal()).map_err(|error| Fault::Usage(format!("--redis: {error}")))?;
+    Ok(builder.bus(bus))
 }
 
 /// The engine with the bots that are configured.
@@ -133,9 +142,20 @@ async fn introduce(config: &Config, engine: &Engine, look: Look) {
             format!("{lasting}, schema {schema}")
         }
     };
-    let bus = match &config.database {
-        Database::Postgres(_) => "none: other servers are seen in the database, within 2 s",
-        _ => "none: one server",
+    let bus = match (&config.redis, &config.database) {
+        (Some(redis), _) => {
+            let away = ", away: other servers are seen in the database, within 2 s";
+            format!(
+                "{redis}{}",
+                if engine.bus_state() == Some(BusState::Up) {
+                    ""
+                } else {
+                    away
+                }
+            )
+        }
+        (None, Database::Postgres(_)) => "none: other servers are seen in the database, within 2 s".to_owned(),
+        (None, _) => "none: one server".to_owned(),
     };
     let kind = config.database.kind();
     let accounts = match config.registration {

@@ -51,7 +51,8 @@ pub(crate) static SETTINGS: &[Setting] = &[
         otherwise: "none", words: "Write the port to this file once the server is ready", ..NOTHING },
     Setting { key: "database", flag: Some("database"), variable: Some("COOP_DATABASE_URL"), value: "URL",
         default: Some("sqlite:coop.db"), words: "sqlite:FILE or sqlite::memory:", ..NOTHING },
-    Setting { key: "redis", flag: Some("redis"), variable: Some("COOP_REDIS_URL"), ..NOTHING },
+    Setting { key: "redis", flag: Some("redis"), variable: Some("COOP_REDIS_URL"), value: "URL", otherwise: "none: one server, or others that are \
+        seen within 2 s", words: "The Redis through which servers on one PostgreSQL database hear of each other at once", ..NOTHING },
     Setting { key: "jwt_secret_file", variable: Some("COOP_JWT_SECRET_FILE"), value: "FILE",
         otherwise: "on loopback made up and kept beside the database, required elsewhere",
         words: "The file that holds what signs tokens, at least 32 bytes; COOP_JWT_SECRET can be that itself", ..NOTHING },

@@ -100,7 +100,17 @@ fn who_said_what_is_wrong_is_told() {
         ),
         (
             said(&[("redis", "redis://user:password@host")], &[]),
-            "--redis: there is no bus between servers yet; servers on one PostgreSQL database find each other there",
+            "--redis: it joins servers on one PostgreSQL database, and this is none",
+        ),
+        (
+            said(
+                &[
+                    ("redis", "http://user:password@host"),
+                    ("database", "postgres://host/x"),
+                ],
+                &[],
+            ),
+            "--redis: this is not redis://HOST:PORT, or rediss:// for TLS",
         ),
         (
             said(&[], &[("COOP_DATABASE_URL", "mysql://user:password@host/x")]),

@@ -2,11 +2,19 @@
 
 use crate::call::Call;
 use crate::reply::{Answer, Failure, Reply};
-use coop_core::{ErrorKind, RoomId};
+use coop_core::{BusState, ErrorKind, RoomId};
+use serde::Serialize;
 use std::time::Duration;
 
 /// How long the store may take to show that it is there.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+#[derive(Serialize)]
+struct Ready {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bus: Option<&'static str>,
+}
 
 /// Answers while the process lives.
 #[allow(clippy::unused_async, reason = "endpoints are async")]
@@ -14,7 +22,8 @@ pub(crate) async fn health(_: Call) -> Answer {
     Reply::json(&serde_json::json!({ "status": "healthy" }))
 }
 
-/// Answers 503 while the store does not answer or the server drains.
+/// Answers 503 while the store does not answer or the server drains. A bus that is down is told, and costs readiness
+/// nothing: all that matters is in the store.
 pub(crate) async fn ready(call: Call) -> Answer {
     let not_ready = || Failure::unavailable("not ready");
     if call.house.is_draining() {
@@ -24,7 +33,10 @@ pub(crate) async fn ready(call: Call) -> Answer {
     let asked = call.house.engine.room_info(RoomId(0));
     match tokio::time::timeout(PATIENCE, asked).await {
         Ok(Err(error)) if error.kind() != ErrorKind::NotFound => Err(not_ready()),
-        Ok(_) => Reply::json(&serde_json::json!({ "status": "ready" })),
+        Ok(_) => Reply::json(&Ready {
+            status: "ready",
+            bus: call.house.engine.bus_state().map(BusState::code),
+        }),
         Err(_) => Err(not_ready()),
     }
 }

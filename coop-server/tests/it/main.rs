@@ -6,6 +6,7 @@ mod binary;
 mod cli;
 mod client;
 mod core_path;
+mod crash;
 mod faults;
 mod framing;
 mod golden;
