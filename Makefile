@@ -8,13 +8,13 @@ export COOP_SKIPS ?= $(CURDIR)/target/skips.tsv
 
 # What a build needs beyond Rust, and what tests want, as `command:Debian,packages`. Without the latter tests are skipped.
 NEEDS := cc:gcc,libc6-dev
-WANTS := pg_ctlcluster:postgresql psql:postgresql-client chromium:chromium node:nodejs npm:npm
+WANTS := pg_ctlcluster:postgresql psql:postgresql-client chromium:chromium node:nodejs npm:npm redis-server:redis-server
 
 # What the browser tests are made of, beside Chromium.
 WEB_TESTS := coop-server/tests/web
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-nextjs lint bench system browser
+.PHONY: help test test-nextjs lint bench crash soak system browser
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name what; do \
@@ -48,6 +48,17 @@ test-nextjs: system ## Build the Next.js example and try it in Chromium
 	$(CARGO) build -p coop-server --locked
 	npm ci --prefix examples/nextjs --no-audit --no-fund
 	cd examples/nextjs && node test.mjs
+
+# How long `make crash` goes on, in seconds, and what decides what is killed when.
+DURATION ?= 600
+SEED ?= 1
+
+crash: system ## Kill servers, Redis and PostgreSQL under load for DURATION seconds, and hold everybody's record against the store
+	COOP_CRASH_SECONDS=$(DURATION) COOP_CRASH_SEED=$(SEED) $(CARGO) test --release -p coop-server --all-features --locked \
+		--test it -- crash --nocapture
+
+soak: system ## Run the simulation through 100,000 schedules
+	COOP_SIM_SCHEDULES=100000 $(CARGO) test -p coop-core --all-features --locked --test it -- schedules_hold
 
 bench: system ## Run the benchmarks
 	$(CARGO) bench -p coop-benches --locked

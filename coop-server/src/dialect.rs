@@ -110,8 +110,12 @@ pub(crate) enum Outbound<'a> {
     },
     /// An answer that has just ended, for who may have missed it.
     JustEnded(&'a Message),
-    /// The connection will be closed for this reason, with this code.
-    Bye { reason: Farewell, code: u16 },
+    /// The connection will be closed for this reason, with this code. Whoever may come back is to do so after this long.
+    Bye {
+        reason: Farewell,
+        code: u16,
+        again: Duration,
+    },
 }
 
 /// What a client is told first.

@@ -141,6 +141,8 @@ export class Coop extends Emitter {
   #opened = false;
   #wanted = false;
   #failures = 0;
+  /** When to come back, in milliseconds, as the server said that closes. */
+  #comeBack = 0;
   #timer = null;
   #life = null;
   #ref = 0;
@@ -325,7 +327,8 @@ export class Coop extends Emitter {
     // A page is not told why a line could not be opened: it may be the token.
     if (!opened) this.request("GET", "/api/auth/me").catch(() => {});
     const most = Math.min(SLOWEST, FIRST * 2 ** this.#failures++);
-    const pause = most * (0.5 + Math.random() / 2);
+    const pause = Math.max(this.#comeBack, most * (0.5 + Math.random() / 2));
+    this.#comeBack = 0;
     this.againAt = Date.now() + pause;
     this.#timer = setTimeout(() => {
       this.#timer = null;
@@ -421,8 +424,8 @@ export class Coop extends Emitter {
         return this.emit("gone", room, frame.reason, frame.by);
       }
       case "bye":
-        // Whoever is sent away by all is not to come back with all at once.
-        return (this.#failures = Math.max(this.#failures, 1));
+        // Everybody else is sent away, too, and told another time.
+        return (this.#comeBack = frame.retry_after_ms ?? 0);
       default:
         // Types that are not known are to be ignored.
         return this.rooms.get(frame.room)?._hear(frame);

@@ -30,8 +30,6 @@ pub(crate) const BEARER: &str = "bearer.";
 const DELTAS: Duration = Duration::from_millis(25);
 /// How many bytes of a room's last message are told in a list of rooms.
 const LISTED: usize = 300;
-/// How long a client should wait that is sent away because the server closes.
-const COME_BACK: Duration = Duration::from_secs(1);
 
 #[derive(Deserialize)]
 struct Said<'a> {
@@ -401,12 +399,12 @@ pub(super) fn encode(said: &Outbound<'_>) -> Vec<u8> {
             by: *by,
         },
         Outbound::JustEnded(_) => return Vec::new(),
-        Outbound::Bye { reason, code } => Say::Bye {
+        Outbound::Bye { reason, code, again } => Say::Bye {
             code: *code,
             reason: reason.words(),
             retry_after_ms: match reason {
                 Farewell::Expired | Farewell::LoggedOut => None,
-                _ => Some(milliseconds(COME_BACK)),
+                _ => Some(milliseconds(*again)),
             },
         },
     };

@@ -32,6 +32,8 @@ const READ: usize = 16 * 1024;
 const LAST_COMMANDS: Duration = Duration::from_secs(10);
 /// How long the last frame may take, and the client's answer to it.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// About when somebody who is sent away is to come back.
+const COME_BACK: Duration = Duration::from_secs(1);
 
 thread_local! {
     pub(super) static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
@@ -110,7 +112,11 @@ impl Ending {
             Self::Violated(violation) => frame::close(&mut out, violation.close_code(), &violation.to_string()),
             Self::Sent(reason) => {
                 let (reason, code) = (*reason, dialect.close_code(*reason));
-                out = dialect.encode(&Outbound::Bye { reason, code });
+                out = dialect.encode(&Outbound::Bye {
+                    reason,
+                    code,
+                    again: come_back(),
+                });
                 frame::close(&mut out, code, reason.words());
             }
         }
@@ -154,6 +160,12 @@ pub(super) async fn run(
     // From here on no room writes to it.
     drop(attachment);
     Box::pin(connection.say_goodbye(&ending)).await;
+}
+
+/// When somebody who is sent away is to come back: not all at the same moment.
+fn come_back() -> Duration {
+    let random = getrandom::u32().unwrap_or_default();
+    COME_BACK / 2 + COME_BACK.mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
 
 impl Drop for Connection {

@@ -317,6 +317,7 @@ fn epoch(frame: &Value) -> Option<i64> {
 fn steady(mut value: Value) -> Value {
     match &mut value {
         Value::Object(fields) => {
+            let is_bye = fields.get("type").is_some_and(|kind| kind == "bye");
             for (name, field) in fields.iter_mut() {
                 *field = match (name.as_str(), field.take()) {
                     ("access_token", Value::String(_)) => json!("<token>"),
@@ -326,6 +327,11 @@ fn steady(mut value: Value) -> Value {
                         json!("<hash>")
                     }
                     ("epoch", Value::Number(_)) => json!("<epoch>"),
+                    // Somebody else is told something else.
+                    ("retry_after_ms", Value::Number(after)) if is_bye => {
+                        assert!((500..=1_500).contains(&after.as_u64().unwrap()), "{after}");
+                        json!("<between 500 and 1500>")
+                    }
                     (
                         "created_at" | "last_message_time" | "read_at" | "joined_at" | "edited_at" | "deleted_at"
                         | "server_time",

@@ -76,3 +76,11 @@ Alice has 2 unread messages, and the log has 8 events.
 ";
     assert_eq!(says("custom_store", folder.path(), &[]), conversation);
 }
+
+#[test]
+fn two_servers() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = "  alice: Can you hear me over there?\n  bob: /echo loud and clear\n  echo: loud and clear\n";
+    let expected = format!("at the first server\n{told}at the second server\n{told}");
+    assert_eq!(says("two_servers", folder.path(), &[]), expected);
+}
