@@ -626,78 +626,112 @@ async fn start(folder: &TempDir, variables: &[(&str, String)]) -> Program {
     Program::start_graceful(folder.path(), command, "500ms").await
 }
 
-async fn two_servers(length: Duration, seed: u64, cluster: &Cluster, redis: &Redis) -> Outcome {
-    let url = cluster.database();
-    let secret = "the same secret of more than thirty-two bytes".to_owned();
-    let variables = [
-        ("COOP_DATABASE_URL", url.clone()),
-        ("COOP_REDIS_URL", redis.url()),
-        ("COOP_JWT_SECRET", secret),
-    ];
-    let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    let house = House::new(2);
-    let mut programs = Vec::new();
-    for folder in &folders {
-        programs.push(start(folder, &variables).await);
-    }
-    *house.servers.lock().unwrap() = programs.iter().map(|program| Some(program.address)).collect();
-    let (people, rooms) = people(&house, seed).await;
-    let living: Vec<_> = people
-        .into_iter()
-        .map(|somebody| tokio::spawn(somebody.live()))
-        .collect();
+/// Two servers on PostgreSQL with Redis between them, and people in them.
+struct Pair {
+    house: Arc<House>,
+    folders: [TempDir; 2],
+    variables: [(&'static str, String); 3],
+    programs: Vec<Program>,
+    rooms: Vec<i64>,
+    living: Vec<tokio::task::JoinHandle<Record>>,
+    faults: BTreeMap<&'static str, usize>,
+}
 
+impl Pair {
+    async fn begin(seed: u64, cluster: &Cluster, redis: &Redis) -> Self {
+        let secret = "the same secret of more than thirty-two bytes".to_owned();
+        let variables = [
+            ("COOP_DATABASE_URL", cluster.database()),
+            ("COOP_REDIS_URL", redis.url()),
+            ("COOP_JWT_SECRET", secret),
+        ];
+        let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let house = House::new(2);
+        let mut programs = Vec::new();
+        for folder in &folders {
+            programs.push(start(folder, &variables).await);
+        }
+        *house.servers.lock().unwrap() = programs.iter().map(|program| Some(program.address)).collect();
+        let (people, rooms) = people(&house, seed).await;
+        Self {
+            house,
+            folders,
+            variables,
+            programs,
+            rooms,
+            living: people
+                .into_iter()
+                .map(|somebody| tokio::spawn(somebody.live()))
+                .collect(),
+            faults: BTreeMap::new(),
+        }
+    }
+
+    /// Ends one of the servers, as it wants or not, and starts it again after a while.
+    async fn restart(&mut self, index: usize, kill: bool, down: Duration) {
+        self.house.servers.lock().unwrap()[index] = None;
+        if kill {
+            self.programs[index].kill().await;
+        } else {
+            self.programs[index].terminate().await;
+        }
+        sleep(down).await;
+        let program = start(&self.folders[index], &self.variables).await;
+        self.house.servers.lock().unwrap()[index] = Some(program.address);
+        let before = std::mem::replace(&mut self.programs[index], program);
+        if !kill {
+            assert_eq!(before.ends_with().await, Some(0));
+        }
+        self.count(if kill { "server killed" } else { "server restarted" });
+    }
+
+    fn count(&mut self, fault: &'static str) {
+        *self.faults.entry(fault).or_default() += 1;
+    }
+
+    async fn end(self, name: &'static str) -> Outcome {
+        let records = settle(&self.house, self.living).await;
+        let store = PostgresStore::open(&self.variables[0].1).await.unwrap();
+        let outcome = verdict(&self.house, &store, &self.rooms, &records).await;
+        RoomStore::close(&store).await;
+        Outcome {
+            name,
+            faults: self.faults,
+            ..outcome
+        }
+    }
+}
+
+async fn two_servers(length: Duration, seed: u64, cluster: &Cluster, redis: &Redis) -> Outcome {
+    let mut pair = Pair::begin(seed, cluster, redis).await;
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut faults: BTreeMap<&'static str, usize> = BTreeMap::new();
     let end = Instant::now() + length;
     while Instant::now() < end {
         sleep(Duration::from_millis(random.u64(800..3_000))).await;
         let down = Duration::from_millis(random.u64(50..2_500));
-        let fault = match random.usize(0..10) {
-            which @ 0..=5 => {
-                let index = which % 2;
-                house.servers.lock().unwrap()[index] = None;
-                if which < 4 {
-                    programs[index].kill().await;
-                } else {
-                    programs[index].terminate().await;
-                }
-                sleep(down).await;
-                let program = start(&folders[index], &variables).await;
-                house.servers.lock().unwrap()[index] = Some(program.address);
-                programs[index] = program;
-                if which < 4 { "server killed" } else { "server restarted" }
-            }
+        match random.usize(0..10) {
+            which @ 0..=5 => pair.restart(which % 2, which < 4, down).await,
             6 | 7 => {
                 redis.kill();
                 sleep(down).await;
                 redis.start_again();
-                "Redis killed"
+                pair.count("Redis killed");
             }
             8 => {
                 redis.pause();
                 sleep(down * 2).await;
                 redis.resume();
-                "Redis paused"
+                pair.count("Redis paused");
             }
             _ => {
                 cluster.kill();
                 sleep(down).await;
                 cluster.start_again();
-                "PostgreSQL killed"
+                pair.count("PostgreSQL killed");
             }
-        };
-        *faults.entry(fault).or_default() += 1;
+        }
     }
-    let records = settle(&house, living).await;
-    let store = PostgresStore::open(&url).await.unwrap();
-    let outcome = verdict(&house, &store, &rooms, &records).await;
-    RoomStore::close(&store).await;
-    Outcome {
-        name: "two on PostgreSQL",
-        faults,
-        ..outcome
-    }
+    pair.end("two on PostgreSQL").await
 }
 
 async fn one_server(length: Duration, seed: u64) -> Outcome {
@@ -745,6 +779,16 @@ async fn one_server(length: Duration, seed: u64) -> Outcome {
     }
 }
 
+/// Which this machine may not have.
+fn parts(test: &str) -> Option<(Cluster, Redis)> {
+    let redis = Redis::start(test)?;
+    let cluster = Cluster::start(&[]);
+    if cluster.is_none() {
+        skipped(test, "there is no PostgreSQL here (no initdb)");
+    }
+    Some((cluster?, redis))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_whatever_is_killed() {
     let (length, seed) = (
@@ -752,12 +796,7 @@ async fn nothing_is_lost_whatever_is_killed() {
         number("COOP_CRASH_SEED", 1),
     );
     let both = async {
-        let name = "nothing_is_lost_whatever_is_killed";
-        let Some(redis) = Redis::start(name) else { return None };
-        let Some(cluster) = Cluster::start(&[]) else {
-            skipped(name, "there is no PostgreSQL here (no initdb)");
-            return None;
-        };
+        let (cluster, redis) = parts("nothing_is_lost_whatever_is_killed")?;
         Some(two_servers(length, seed, &cluster, &redis).await)
     };
     let (two, one) = tokio::join!(both, one_server(length, seed));
@@ -768,4 +807,22 @@ async fn nothing_is_lost_whatever_is_killed() {
         assert!(outcome.acknowledged > 100, "{}: hardly anything was said", outcome.name);
         assert!(outcome.is_good(), "{} with COOP_CRASH_SEED={seed}", outcome.name);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_are_restarted_one_after_the_other_and_nobody_misses_anything() {
+    let Some((cluster, redis)) = parts("servers_are_restarted_one_after_the_other_and_nobody_misses_anything") else {
+        return;
+    };
+    let mut pair = Pair::begin(3, &cluster, &redis).await;
+    for index in [0, 1] {
+        sleep(Duration::from_secs(2)).await;
+        pair.restart(index, false, Duration::ZERO).await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    let outcome = pair.end("one after the other").await;
+    outcome.print();
+    assert!(outcome.acknowledged > 100 && outcome.is_good());
+    // Who was sent away has turned to the other at once.
+    assert!(outcome.outage < Duration::from_secs(2), "{:?}", outcome.outage);
 }

@@ -1,8 +1,9 @@
-//! Two programs on one PostgreSQL database, without a bus.
+//! Two programs on one PostgreSQL database, without a bus and with Redis between them.
 
 use crate::binary::{Program, command};
 use crate::client::Ws;
 use coop_core::testing::postgres::shared;
+use coop_core::testing::redis::Redis;
 use serde_json::{Value, json};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -13,7 +14,7 @@ const SEEN: Duration = Duration::from_secs(2);
 
 struct Servers {
     folders: [TempDir; 2],
-    variables: [(&'static str, String); 2],
+    variables: Vec<(&'static str, String)>,
 }
 
 impl Servers {
@@ -22,13 +23,28 @@ impl Servers {
         let secret = "the same secret of more than thirty-two bytes".to_owned();
         Some(Self {
             folders: [(); 2].map(|()| tempfile::tempdir().unwrap()),
-            variables: [("COOP_DATABASE_URL", url), ("COOP_JWT_SECRET", secret)],
+            variables: vec![("COOP_DATABASE_URL", url), ("COOP_JWT_SECRET", secret)],
         })
+    }
+
+    fn with_redis(test: &str) -> Option<(Self, Redis)> {
+        let redis = Redis::start(test)?;
+        let mut servers = Self::new(test)?;
+        servers.variables.push(("COOP_REDIS_URL", redis.url()));
+        Some((servers, redis))
+    }
+
+    fn log(&self, which: usize) -> String {
+        std::fs::read_to_string(self.folders[which].path().join("log")).unwrap()
     }
 
     async fn start(&self, which: usize) -> Program {
         let folder = self.folders[which].path();
-        let variables = self.variables.each_ref().map(|(name, value)| (*name, value.as_str()));
+        let variables: Vec<_> = self
+            .variables
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
         Program::start_logging(folder, &folder.join("log"), &variables).await
     }
 }
@@ -39,9 +55,19 @@ async fn soon(frame: impl Future<Output = Value>) -> Value {
 
 #[tokio::test]
 async fn people_at_two_servers_share_a_room() {
-    let Some(servers) = Servers::new("people_at_two_servers_share_a_room") else {
-        return;
-    };
+    if let Some(servers) = Servers::new("people_at_two_servers_share_a_room") {
+        people_share_a_room(servers).await;
+    }
+}
+
+#[tokio::test]
+async fn people_at_two_servers_with_redis_share_a_room() {
+    if let Some((servers, _redis)) = Servers::with_redis("people_at_two_servers_with_redis_share_a_room") {
+        people_share_a_room(servers).await;
+    }
+}
+
+async fn people_share_a_room(servers: Servers) {
     let (one, two) = tokio::join!(servers.start(0), servers.start(1));
     let (http, other) = (one.http(), two.http());
     let (alice, bob) = (http.person("alice").await, other.person("bob").await);
@@ -148,4 +174,107 @@ async fn the_answer_of_a_killed_server_is_ended_by_the_other() {
             .json()[1],
         answer
     );
+}
+
+/// What is fleeting comes over Redis, as does what is to be done at the other server. While Redis is away the servers are
+/// ready, say so, and find what was said in the database.
+#[tokio::test]
+async fn redis_makes_two_servers_one_and_may_go_away() {
+    let Some((servers, redis)) = Servers::with_redis("redis_makes_two_servers_one_and_may_go_away") else {
+        return;
+    };
+    let (one, two) = tokio::join!(servers.start(0), servers.start(1));
+    let (http, other) = (one.http(), two.http());
+    let (alice, bob) = (http.person("alice").await, other.person("bob").await);
+    let room = http.group(&alice, "lab", &[&bob]).await;
+    let mut alices = Ws::open_in(one.address, &alice.token, "coop.v1").await;
+    let mut bobs = Ws::open_in(two.address, &bob.token, "coop.v1").await;
+    for socket in [&mut alices, &mut bobs] {
+        socket.send(json!({ "type": "join", "room": room })).await;
+        socket.of_type("snapshot").await;
+    }
+    let hint = async |socket: &mut Ws, kind: &str| {
+        let wanted = async { while socket.of_type("hint").await["kind"] != kind {} };
+        timeout(SEEN, wanted).await.unwrap_or_else(|_| panic!("no {kind}"));
+    };
+    hint(&mut alices, "presence").await;
+    alices.send(json!({ "type": "typing", "room": room })).await;
+    hint(&mut bobs, "typing").await;
+    alices
+        .send(json!({ "type": "send", "room": room, "text": "/bot essay", "ref": 1 }))
+        .await;
+    let event = async |socket: &mut Ws, kind: &str| {
+        let wanted = async {
+            loop {
+                let event = socket.of_type("event").await;
+                if event["kind"] == kind {
+                    return event;
+                }
+            }
+        };
+        timeout(SEEN, wanted).await.unwrap_or_else(|_| panic!("no {kind}"))
+    };
+    let turn = event(&mut bobs, "turn_started").await["turn"].clone();
+    // Many pieces a second, where the database has two checkpoints.
+    let begun = std::time::Instant::now();
+    for _ in 0..10 {
+        soon(bobs.of_type("delta")).await;
+    }
+    assert!(begun.elapsed() < SEEN, "{:?}", begun.elapsed());
+    bobs.send(json!({ "type": "stop", "room": room, "turn": turn })).await;
+    assert_eq!(event(&mut alices, "turn_ended").await["status"], "stopped");
+
+    let ready = async |http: &crate::client::Http| http.send("GET", "/ready", &[], None).await;
+    assert_eq!(ready(&http).await.json(), json!({ "status": "ready", "bus": "up" }));
+    redis.kill();
+    let becomes = async |bus: &str| {
+        for http in [&http, &other] {
+            let is = async {
+                loop {
+                    let answer = ready(http).await;
+                    assert_eq!(answer.status, 200, "readiness is the store's alone");
+                    if answer.json()["bus"] == bus {
+                        return;
+                    }
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            timeout(SEEN * 5, is)
+                .await
+                .unwrap_or_else(|_| panic!("the bus is not {bus}"));
+        }
+    };
+    becomes("down").await;
+    alices
+        .send(json!({ "type": "send", "room": room, "text": "without", "ref": 2 }))
+        .await;
+    assert_eq!(event(&mut bobs, "message_posted").await["message"]["text"], "without");
+    redis.start_again();
+    becomes("up").await;
+    alices
+        .send(json!({ "type": "send", "room": room, "text": "with", "ref": 3 }))
+        .await;
+    assert_eq!(event(&mut bobs, "message_posted").await["message"]["text"], "with");
+    for which in [0, 1] {
+        let log = servers.log(which);
+        let at = |words: &str| {
+            log.rfind(words)
+                .unwrap_or_else(|| panic!("the log does not say: {words}"))
+        };
+        assert!(at("Redis is away") < at("Redis is there"));
+    }
+
+    // Who is removed is out at once, and hears nothing that is said after it.
+    let removed = http
+        .delete(&alice, &format!("/api/chats/{room}/participants/{}", bob.id))
+        .await;
+    assert_eq!(removed.status, 200, "{removed:?}");
+    assert_eq!(soon(bobs.of_type("gone")).await["reason"], "removed");
+    alices
+        .send(json!({ "type": "send", "room": room, "text": "among us", "ref": 4 }))
+        .await;
+    assert!(bobs.rest().await.iter().all(|frame| frame["type"] != "event"));
+    one.terminate().await;
+    two.terminate().await;
+    assert_eq!((one.ends_with().await, two.ends_with().await), (Some(0), Some(0)));
 }
