@@ -18,7 +18,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 /// All of them, in the order in which they are played.
-pub(crate) const NAMES: [&str; 8] = ["fanout", "paced", "answer", "resume", "rooms", "idle", "churn", "slow"];
+pub(crate) const NAMES: [&str; 9] = [
+    "fanout", "paced", "answer", "resume", "rooms", "idle", "churn", "slow", "pair",
+];
 
 /// The bytes of a message's content.
 const CONTENT: usize = 100;
@@ -32,14 +34,22 @@ pub(crate) async fn play(name: &str, quick: bool, report: &mut Report) -> Anythi
         "rooms" => rooms(quick, report).await,
         "idle" => idle(quick, report).await,
         "churn" => churn(quick, report).await,
+        "pair" => pair(quick, report).await,
         _ => slow(quick, report).await,
     }
 }
 
 /// Sockets of all people of a server, who have joined the rooms they are in.
 async fn joined(ours: &Ours, rooms: &[Vec<usize>]) -> Anything<Vec<TcpStream>> {
-    let paths = ours.tokens.iter().map(|token| format!("/ws?token={token}")).collect();
-    let mut sockets = connect_all(ours.server.address, paths).await?;
+    let paths: Vec<_> = ours.tokens.iter().map(|token| format!("/ws?token={token}")).collect();
+    let mut sockets = match ours.other {
+        None => connect_all(ours.server.address, paths).await?,
+        Some(_) => {
+            let paths = paths.iter().enumerate();
+            let connecting = paths.map(|(person, path)| connect(ours.address_of(person), path));
+            futures::future::try_join_all(connecting).await?
+        }
+    };
     for (person, socket) in sockets.iter_mut().enumerate() {
         let mine = rooms
             .iter()
@@ -235,7 +245,7 @@ async fn keep_pace(
             Anything::Ok((heard, delays))
         });
     }
-    let before = ours.server.cpu()?;
+    let before = ours.cpu()?;
     let begun = Instant::now();
     let mut ticks = interval(Duration::from_millis(2));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -258,7 +268,7 @@ async fn keep_pace(
         all.push(heard);
     }
     Heard::compare(&all)?;
-    let cost = ours.server.cpu()? - before;
+    let cost = ours.cpu()? - before;
     delays.sort_unstable();
     drop((writings, kept));
     Ok(Pace { delays, cost })
@@ -472,8 +482,22 @@ async fn rooms(quick: bool, report: &mut Report) -> Anything<()> {
     let ours = Ours::start(people, &rooms).await?;
     let sockets = joined(&ours, &rooms).await?;
     let total = count * each;
-    let said_in = turns(&rooms, &[], total);
-    let mut due = vec![0; people];
+    let (cost, _) = say_all(&ours, &rooms, sockets, total).await?;
+    let cost = micros(cost, total * 10);
+    report.tell("rooms", "server CPU per delivery", "µs", &Figure::of(vec![cost]), None);
+    Ok(())
+}
+
+/// Says so many messages in all rooms in turn, a hundred on their way at a time. What that costs the servers, and how long
+/// it takes.
+async fn say_all(
+    ours: &Ours,
+    rooms: &[Vec<usize>],
+    sockets: Vec<TcpStream>,
+    total: usize,
+) -> Anything<(Duration, Duration)> {
+    let said_in = turns(rooms, &[], total);
+    let mut due = vec![0; sockets.len()];
     for (room, ..) in &said_in {
         rooms[*room].iter().for_each(|person| due[*person] += 1);
     }
@@ -494,15 +518,65 @@ async fn rooms(quick: bool, report: &mut Report) -> Anything<()> {
             .await
         });
     }
-    let before = ours.server.cpu()?;
+    let (before, begun) = (ours.cpu()?, Instant::now());
     for (room, sender, number) in said_in {
         timeout(PATIENCE, window.acquire()).await??.forget();
         let frame = said(ours.rooms[room], Label { room, sender, number });
         writings[sender].write_all(&frame).await?;
     }
     all(tasks).await?;
-    let cost = micros(ours.server.cpu()? - before, total * 10);
-    report.tell("rooms", "server CPU per delivery", "µs", &Figure::of(vec![cost]), None);
+    Ok((ours.cpu()? - before, begun.elapsed()))
+}
+
+// Two servers with half of each room's members at either.
+
+async fn pair(quick: bool, report: &mut Report) -> Anything<()> {
+    let (Ok(database), Ok(redis)) = (
+        std::env::var("COOP_BENCH_POSTGRES_URL"),
+        std::env::var("COOP_BENCH_REDIS_URL"),
+    ) else {
+        println!("pair: skipped, COOP_BENCH_POSTGRES_URL and COOP_BENCH_REDIS_URL name no database and no Redis");
+        return Ok(());
+    };
+    let (count, rate, time, total) = if quick { (4, 50, 1, 100) } else { (20, 200, 10, 8_000) };
+    report.scenario(&format!(
+        "pair: {count} rooms of ten on PostgreSQL, {rate} messages a second in all for {time} s, then {total} with 100 on their \
+         way"
+    ));
+    let rooms: Vec<Vec<usize>> = (0..count).map(|room| (room * 10..room * 10 + 10).collect()).collect();
+    let run = std::process::id();
+    for (number, (name, redis, two)) in [
+        ("one server", None, false),
+        ("two with Redis", Some(redis.as_str()), true),
+        ("two without", None, true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let people = format!("run{run}-{number}-");
+        let ours = Ours::on_postgres(&database, redis, two, &people, count * 10, &rooms).await?;
+        let sockets = joined(&ours, &rooms).await?;
+        let pace = keep_pace(&ours, &rooms, sockets, &[], rate, Duration::from_secs(time)).await?;
+        let one = |value| Figure::of(vec![value]);
+        report.tell(name, "delivered, median", "ms", &one(pace.percentile(50)), None);
+        report.tell(name, "delivered, 99 of 100", "ms", &one(pace.percentile(99)), None);
+        let cost = micros(pace.cost, pace.delays.len());
+        report.tell(name, "CPU per delivery, all servers", "µs", &one(cost), None);
+        drop(ours);
+        let people = format!("all{run}-{number}-");
+        let ours = Ours::on_postgres(&database, redis, two, &people, count * 10, &rooms).await?;
+        let sockets = joined(&ours, &rooms).await?;
+        let (cost, taken) = say_all(&ours, &rooms, sockets, total).await?;
+        report.tell(
+            name,
+            "messages a second",
+            "",
+            &one(total as f64 / taken.as_secs_f64()),
+            None,
+        );
+        let cost = micros(cost, total);
+        report.tell(name, "CPU per message, all servers", "µs", &one(cost), None);
+    }
     Ok(())
 }
 

@@ -1,9 +1,10 @@
 //! The servers under load, each a process of its own, and what `/proc` says of them.
 
 use crate::Anything;
+use coop_core::postgres::PostgresStore;
 use coop_core::sqlite::SqliteStore;
 use coop_core::store::{NewAccount, NewRoom, RoomStore, UserStore};
-use coop_core::{RoomId, Timestamp, UserId};
+use coop_core::{Timestamp, UserId};
 use coop_server::{Secret, TokenMaker};
 use fastwebsockets::upgrade::{UpgradeFut, upgrade};
 use fastwebsockets::{FragmentCollector, Frame, OpCode, Payload, Role, WebSocket};
@@ -76,6 +77,21 @@ impl Server {
         }
     }
 
+    /// Our server on this database.
+    fn ours(folder: tempfile::TempDir, database: &str, redis: Option<&str>) -> Anything<Self> {
+        let mut command = Command::new(binary()?);
+        command
+            .env("COOP_LIMITS", "off")
+            .env("COOP_JWT_SECRET", SECRET)
+            .args(["--listen", "127.0.0.1:0", "--log", "error", "--bot", "mock=mock"])
+            .args(["--database", database]);
+        if let Some(redis) = redis {
+            command.args(["--redis", redis]);
+        }
+        command.arg("--port-file").arg(folder.path().join("port"));
+        Self::start(folder, &mut command)
+    }
+
     pub(crate) fn cpu(&self) -> Anything<Duration> {
         cpu_of(&self.child.id().to_string())
     }
@@ -99,6 +115,8 @@ impl Drop for Server {
 /// Our server with people and rooms, made before it starts: passwords are not what is measured here.
 pub(crate) struct Ours {
     pub(crate) server: Server,
+    /// Another on the same store.
+    pub(crate) other: Option<Server>,
     /// By person.
     pub(crate) tokens: Vec<String>,
     /// By room.
@@ -111,57 +129,88 @@ impl Ours {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("coop.db");
         let store = SqliteStore::open(&file).await?;
-        let maker = TokenMaker::new(&Secret::new(SECRET)?, Duration::from_secs(24 * 60 * 60));
-        let (mut known, mut tokens): (Vec<(UserId, String)>, _) = (Vec::new(), Vec::new());
-        for number in 0..people {
-            let account = store
-                .create_user(NewAccount {
-                    name: format!("person{number}"),
-                    email: Some(format!("person{number}@example.org")),
-                    password: None,
-                    now: Timestamp(1),
-                })
-                .await?;
-            tokens.push(maker.make(&account)?);
-            known.push((account.id, account.name.clone()));
-        }
-        let mut ids: Vec<RoomId> = Vec::new();
-        for members in rooms {
-            let mut members = members.iter().map(|person| known[*person].clone());
-            let room = NewRoom {
-                name: "swarm".to_owned(),
-                owner: members.next().ok_or("a room without anybody")?,
-                members: members.collect(),
-                is_group: true,
-                is_ai_chat: false,
-                greeting: None,
-                now: Timestamp(1),
-            };
-            ids.push(store.create_room(room).await?.0.id);
-        }
-        store.close().await;
-        let mut command = Command::new(binary()?);
-        command
-            .env("COOP_LIMITS", "off")
-            .env("COOP_JWT_SECRET", SECRET)
-            .args([
-                "--listen",
-                "127.0.0.1:0",
-                "--log",
-                "error",
-                "--bot",
-                "mock=mock",
-                "--port-file",
-            ])
-            .arg(folder.path().join("port"))
-            .arg("--database")
-            .arg(format!("sqlite:{}", file.display()));
+        let (tokens, rooms) = furnish(&store, "person", people, rooms).await?;
+        RoomStore::close(&store).await;
+        let database = format!("sqlite:{}", file.display());
         Ok(Self {
-            server: Server::start(folder, &mut command)?,
+            server: Server::ours(folder, &database, None)?,
+            other: None,
             tokens,
-            rooms: ids.into_iter().map(|room| room.0).collect(),
+            rooms,
         })
     }
+
+    /// The same on PostgreSQL, with a second server if that is wanted, and with Redis between them. Everybody's name begins
+    /// with `name`: no others in this database may be called so.
+    pub(crate) async fn on_postgres(
+        database: &str,
+        redis: Option<&str>,
+        two: bool,
+        name: &str,
+        people: usize,
+        rooms: &[Vec<usize>],
+    ) -> Anything<Self> {
+        let store = PostgresStore::open(database).await?;
+        let (tokens, rooms) = furnish(&store, name, people, rooms).await?;
+        RoomStore::close(&store).await;
+        let start = || Server::ours(tempfile::tempdir()?, database, redis);
+        Ok(Self {
+            server: start()?,
+            other: if two { Some(start()?) } else { None },
+            tokens,
+            rooms,
+        })
+    }
+
+    /// Where somebody is: everybody at one, or every other at the other.
+    pub(crate) fn address_of(&self, person: usize) -> SocketAddr {
+        let other = self.other.as_ref().filter(|_| person % 2 == 1);
+        other.unwrap_or(&self.server).address
+    }
+
+    /// Of all of them.
+    pub(crate) fn cpu(&self) -> Anything<Duration> {
+        let other = self.other.as_ref().map_or(Ok(Duration::ZERO), Server::cpu)?;
+        Ok(self.server.cpu()? + other)
+    }
+}
+
+/// Makes people and rooms. Their tokens, and the rooms' ids.
+async fn furnish<S: RoomStore + UserStore>(
+    store: &S,
+    name: &str,
+    people: usize,
+    rooms: &[Vec<usize>],
+) -> Anything<(Vec<String>, Vec<i64>)> {
+    let maker = TokenMaker::new(&Secret::new(SECRET)?, Duration::from_secs(24 * 60 * 60));
+    let (mut known, mut tokens): (Vec<(UserId, String)>, _) = (Vec::new(), Vec::new());
+    for number in 0..people {
+        let account = store
+            .create_user(NewAccount {
+                name: format!("{name}{number}"),
+                email: Some(format!("{name}{number}@example.org")),
+                password: None,
+                now: Timestamp(1),
+            })
+            .await?;
+        tokens.push(maker.make(&account)?);
+        known.push((account.id, account.name.clone()));
+    }
+    let mut ids = Vec::new();
+    for members in rooms {
+        let mut members = members.iter().map(|person| known[*person].clone());
+        let room = NewRoom {
+            name: "swarm".to_owned(),
+            owner: members.next().ok_or("a room without anybody")?,
+            members: members.collect(),
+            is_group: true,
+            is_ai_chat: false,
+            greeting: None,
+            now: Timestamp(1),
+        };
+        ids.push(store.create_room(room).await?.0.id.0);
+    }
+    Ok((tokens, ids))
 }
 
 /// Builds the server as `cargo run` does with this program's profile, and says where it is.
