@@ -557,11 +557,13 @@ async fn pair(quick: bool, report: &mut Report) -> Anything<()> {
         let ours = Ours::on_postgres(&database, redis, two, &people, count * 10, &rooms).await?;
         let sockets = joined(&ours, &rooms).await?;
         let pace = keep_pace(&ours, &rooms, sockets, &[], rate, Duration::from_secs(time)).await?;
-        let one = |value| Figure::of(vec![value]);
-        report.tell(name, "delivered, median", "ms", &one(pace.percentile(50)), None);
-        report.tell(name, "delivered, 99 of 100", "ms", &one(pace.percentile(99)), None);
+        let mut tell = |what: &str, unit: &str, value: f64| {
+            report.tell(name, &format!("{name}: {what}"), unit, &Figure::of(vec![value]), None);
+        };
+        tell("delivered, median", "ms", pace.percentile(50));
+        tell("delivered, 99 of 100", "ms", pace.percentile(99));
         let cost = micros(pace.cost, pace.delays.len());
-        report.tell(name, "CPU per delivery, all servers", "µs", &one(cost), None);
+        tell("CPU per delivery, all servers", "µs", cost);
         drop(ours);
         let people = format!("all{run}-{number}-");
         let ours = Ours::on_postgres(&database, redis, two, &people, count * 10, &rooms).await?;
@@ -575,7 +577,7 @@ async fn pair(quick: bool, report: &mut Report) -> Anything<()> {
             None,
         );
         let cost = micros(cost, total);
-        report.tell(name, "CPU per message, all servers", "µs", &one(cost), None);
+        tell("CPU per message, all servers", "µs", cost);
     }
     Ok(())
 }

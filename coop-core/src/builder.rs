@@ -395,6 +395,9 @@ impl Engine {
             tracing::warn!("the store did not answer while closing; what was acknowledged is stored");
         }
         shared.all_readers().iter().for_each(|reader| reader.closed());
+        shared.deserted.cancel();
+        shared.lookouts.close();
+        shared.lookouts.wait().await;
         if let Some(bus) = shared.bus() {
             bus.close().await;
         }

@@ -99,6 +99,11 @@ pub(crate) struct Shared {
     pub(crate) ending: CancellationToken,
     /// Cancelled when the writers should flush and end.
     pub(crate) flushing: CancellationToken,
+    /// Cancelled when no reader is left: until then what other engines do is looked for, lest somebody whom they have removed
+    /// goes on reading while the writers flush.
+    pub(crate) deserted: CancellationToken,
+    /// The tasks that look and hear.
+    pub(crate) lookouts: TaskTracker,
     /// Rooms in memory. Taken before any live room's own lock.
     registry: Mutex<Registry>,
     /// Readers by user, so that they hear of rooms they gain. Never held together with another lock.
@@ -174,6 +179,8 @@ impl Shared {
             closing: CancellationToken::new(),
             ending: CancellationToken::new(),
             flushing: CancellationToken::new(),
+            deserted: CancellationToken::new(),
+            lookouts: TaskTracker::new(),
             registry: Mutex::default(),
             readers: Mutex::default(),
             turns: Mutex::default(),

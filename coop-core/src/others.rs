@@ -51,14 +51,14 @@ pub(crate) async fn begin(shared: &Arc<Shared>) -> Result<()> {
     if let Some(bus) = shared.bus() {
         let store = shared.patiently(others.identity()).await??;
         let items = bus.listen(&store).await;
-        shared.tasks.spawn(relay::hear(Arc::clone(shared), items));
+        shared.lookouts.spawn(relay::hear(Arc::clone(shared), items));
     }
     let asked = Instant::now();
     shared.patiently(others.renew()).await??;
     let look = shared.patiently(others.now()).await??;
     shared.hold_lease(asked + LEASE - MARGIN);
     shared.tasks.spawn(heartbeat(Arc::clone(shared), asked));
-    shared.tasks.spawn(keep_up(Arc::clone(shared), look));
+    shared.lookouts.spawn(keep_up(Arc::clone(shared), look));
     Ok(())
 }
 
@@ -114,7 +114,7 @@ async fn keep_up(shared: Arc<Shared>, mut look: Look) {
         };
         tokio::select! {
             biased;
-            () = shared.flushing.cancelled() => return,
+            () = shared.deserted.cancelled() => return,
             () = asked => {}
             () = sleep_until(regular.map_or(looked, |regular| regular + LOOK)) => {}
         }
@@ -133,7 +133,7 @@ async fn keep_up(shared: Arc<Shared>, mut look: Look) {
         };
         tokio::select! {
             biased;
-            () = shared.flushing.cancelled() => return,
+            () = shared.deserted.cancelled() => return,
             looked = shared.patiently(looked) => if let Ok(Err(error)) | Err(error) = looked {
                 tracing::warn!(%error, "what other engines did could not be looked at");
             }

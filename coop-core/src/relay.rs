@@ -29,7 +29,7 @@ pub(crate) async fn hear(shared: Arc<Shared>, mut items: BoxStream<'static, BusI
     loop {
         let item = tokio::select! {
             biased;
-            () = shared.flushing.cancelled() => return,
+            () = shared.deserted.cancelled() => return,
             item = items.next() => item,
             Some(filled) = fills.next() => {
                 filling.remove(&filled);

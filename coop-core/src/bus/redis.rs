@@ -3,6 +3,10 @@
 //! Two connections, each with a task that makes it again when it is lost: one publishes, what waits meanwhile going
 //! together; the other is subscribed. Redis keeps nothing: whatever happens to it, engines go on by looking at the store.
 //!
+//! Redis is trusted as the database is: whoever may publish on it can show people what nobody has said, until they read it
+//! again from the store. Servers on other databases may use the same one; a database that was copied together with its
+//! identity, and is used beside the original, needs another.
+//!
 //! What is sent: the number of the sender, by which it knows its own, and a JSON array of [`BusItem`]s. An engine that
 //! cannot read one (of another version) takes it for a gap.
 

@@ -1,7 +1,7 @@
 //! Random schedules against the invariants, and the same schedules with one safety mechanism taken away.
 
 use coop_core::mutant::{self, Mutant};
-use coop_core::testing::simulation;
+use coop_core::testing::simulation::{self, Carriage};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How many schedules a run of the tests goes through; `COOP_SIM_SCHEDULES` overrides it.
@@ -10,9 +10,19 @@ const SCHEDULES: u64 = 10_000;
 /// `COOP_SIM_SEED` runs one schedule again, `COOP_SIM_TRACE` prints what happens.
 #[test]
 fn schedules_hold_the_invariants() {
+    hold(simulation::run);
+}
+
+/// The same with several servers each time, and a bus between them that loses, doubles, reorders, and is away.
+#[test]
+fn schedules_hold_over_a_lossy_bus() {
+    hold(|seed| simulation::run_between(seed, Carriage::Lossy));
+}
+
+fn hold(run: impl Fn(u64) -> Result<(), String> + Sync) {
     if let Ok(seed) = std::env::var("COOP_SIM_SEED") {
         let seed = seed.parse().expect("a number");
-        return simulation::run(seed).unwrap_or_else(|broken| panic!("{broken}"));
+        return run(seed).unwrap_or_else(|broken| panic!("{broken}"));
     }
     let schedules: u64 = std::env::var("COOP_SIM_SCHEDULES").map_or(SCHEDULES, |n| n.parse().expect("a number"));
     let next = AtomicU64::new(0);
@@ -25,7 +35,7 @@ fn schedules_hold_the_invariants() {
                     if seed >= schedules {
                         break;
                     }
-                    if let Err(broken) = simulation::run(seed) {
+                    if let Err(broken) = run(seed) {
                         // The others need not go on.
                         next.store(schedules, Ordering::Relaxed);
                         panic!("{broken}");
@@ -62,19 +72,30 @@ fn without_a_mechanism_the_schedules_break() {
         Mutant::Heads,
         Mutant::Lease,
         Mutant::Fence,
-        Mutant::PieceFits,
-        Mutant::ExpelHeard,
     ];
+    // These are noticed where a bus loses something, and where it carries everything and is to be quick.
+    let of_buses = [
+        (Mutant::Gate, Carriage::Lossy),
+        (Mutant::Heads, Carriage::Lossy),
+        (Mutant::PieceFits, Carriage::Lossy),
+        (Mutant::ExpelHeard, Carriage::Good),
+    ];
+    let anywhere = mechanisms.into_iter().map(|mechanism| (mechanism, None));
+    let of_buses = of_buses.into_iter().map(|(mechanism, bus)| (mechanism, Some(bus)));
     let mut unnoticed = Vec::new();
-    for mechanism in mechanisms {
+    for (mechanism, bus) in anywhere.chain(of_buses) {
         let _removed = mutant::remove(mechanism);
-        let broken = (0..1_500).find_map(|seed| simulation::run(seed).err().map(|broken| (seed, broken)));
+        let run = |seed| match bus {
+            Some(bus) => simulation::run_between(seed, bus),
+            None => simulation::run(seed),
+        };
+        let broken = (0..1_500).find_map(|seed| run(seed).err().map(|broken| (seed, broken)));
         match broken {
             Some((seed, broken)) => {
                 let words: String = broken.lines().next().unwrap_or_default().chars().take(140).collect();
                 println!("without {mechanism:?}, schedule {seed}: {words}");
             }
-            None => unnoticed.push(mechanism),
+            None => unnoticed.push((mechanism, bus)),
         }
     }
     assert!(

@@ -7,6 +7,7 @@ use coop_core::testing::redis::Redis;
 use serde_json::{Value, json};
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio::io::AsyncBufReadExt;
 use tokio::time::timeout;
 
 /// How long something done at one server may take to be effective at another.
@@ -277,4 +278,65 @@ async fn redis_makes_two_servers_one_and_may_go_away() {
     one.terminate().await;
     two.terminate().await;
     assert_eq!((one.ends_with().await, two.ends_with().await), (Some(0), Some(0)));
+}
+
+/// The script among the examples that starts all of it, and leaves nothing behind.
+#[tokio::test]
+async fn the_script_starts_two_servers() {
+    let test = "the_script_starts_two_servers";
+    if Redis::start(test).is_none() || shared(test).is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut script = tokio::process::Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/two_servers.sh"))
+        .env("COOP_SERVER", env!("CARGO_BIN_EXE_coop-server"))
+        .env("TMPDIR", folder.path())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    // PostgreSQL's own user must get there.
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let said = tokio::io::BufReader::new(script.stdout.take().unwrap());
+    let line = timeout(Duration::from_secs(60), said.lines().next_line())
+        .await
+        .expect("nothing is said");
+    let line = line.unwrap().expect("it has ended");
+    let addresses = line
+        .split("http://")
+        .skip(1)
+        .map(|rest| rest.split(' ').next().unwrap().parse().unwrap());
+    let addresses: Vec<std::net::SocketAddr> = addresses.collect();
+    assert_eq!(addresses.len(), 2, "{line}");
+    for address in &addresses {
+        let ready = crate::client::Http::new(*address)
+            .send("GET", "/ready", &[], None)
+            .await;
+        assert_eq!(ready.json(), json!({ "status": "ready", "bus": "up" }));
+    }
+    let id = script.id().unwrap().to_string();
+    assert!(
+        std::process::Command::new("kill")
+            .args(["-TERM", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let ended = timeout(Duration::from_secs(30), script.wait())
+        .await
+        .expect("it goes on")
+        .unwrap();
+    assert_eq!(ended.code(), Some(0));
+    assert_eq!(
+        std::fs::read_dir(folder.path()).unwrap().count(),
+        0,
+        "something is left"
+    );
+    for address in addresses {
+        assert!(
+            tokio::net::TcpStream::connect(address).await.is_err(),
+            "{address} is still there"
+        );
+    }
 }
