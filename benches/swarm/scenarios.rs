@@ -569,13 +569,7 @@ async fn pair(quick: bool, report: &mut Report) -> Anything<()> {
         let ours = Ours::on_postgres(&database, redis, two, &people, count * 10, &rooms).await?;
         let sockets = joined(&ours, &rooms).await?;
         let (cost, taken) = say_all(&ours, &rooms, sockets, total).await?;
-        report.tell(
-            name,
-            "messages a second",
-            "",
-            &one(total as f64 / taken.as_secs_f64()),
-            None,
-        );
+        tell("messages a second", "", total as f64 / taken.as_secs_f64());
         let cost = micros(cost, total);
         tell("CPU per message, all servers", "µs", cost);
     }

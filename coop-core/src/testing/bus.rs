@@ -33,7 +33,7 @@ const OTHER_ROOM: RoomId = RoomId(8);
 ///
 /// # Panics
 /// If a rule is broken.
-pub async fn bus_contract<B: Bus>(join: impl Fn() -> B) {
+pub async fn bus_contract<B: Bus>(join: impl Fn() -> B + Send + Sync) {
     all_others_hear_everything_whole_and_in_order(&join).await;
     what_concerns_everybody_needs_no_following(&join).await;
     to_follow_is_answered_by_a_gap(&join).await;
@@ -50,7 +50,7 @@ struct Member<B> {
 }
 
 impl<B: Bus> Member<B> {
-    async fn new(join: &impl Fn() -> B, store: &str) -> Self {
+    async fn new(join: &(impl Fn() -> B + Sync), store: &str) -> Self {
         let bus = join();
         let heard = bus.listen(store).await;
         assert_eq!(bus.state(), BusState::Up, "a bus that is there is up once it listens");
@@ -58,7 +58,7 @@ impl<B: Bus> Member<B> {
     }
 
     /// One that hears of both rooms.
-    async fn in_the_rooms(join: &impl Fn() -> B, store: &str) -> Self {
+    async fn in_the_rooms(join: &(impl Fn() -> B + Sync), store: &str) -> Self {
         let mut member = Self::new(join, store).await;
         for room in [ROOM, OTHER_ROOM] {
             member.follow(room).await;
@@ -211,7 +211,7 @@ fn hint(what: HintKind) -> BusItem {
     })
 }
 
-async fn all_others_hear_everything_whole_and_in_order<B: Bus>(join: &impl Fn() -> B) {
+async fn all_others_hear_everything_whole_and_in_order<B: Bus>(join: &(impl Fn() -> B + Sync)) {
     let mut one = Member::in_the_rooms(join, "order").await;
     let mut others = [
         Member::in_the_rooms(join, "order").await,
@@ -250,7 +250,7 @@ async fn all_others_hear_everything_whole_and_in_order<B: Bus>(join: &impl Fn() 
     }
 }
 
-async fn what_concerns_everybody_needs_no_following<B: Bus>(join: &impl Fn() -> B) {
+async fn what_concerns_everybody_needs_no_following<B: Bus>(join: &(impl Fn() -> B + Sync)) {
     let (one, mut other) = (Member::new(join, "all").await, Member::new(join, "all").await);
     let everybodys = [
         BusItem::Joined {
@@ -266,7 +266,7 @@ async fn what_concerns_everybody_needs_no_following<B: Bus>(join: &impl Fn() -> 
     }
 }
 
-async fn to_follow_is_answered_by_a_gap<B: Bus>(join: &impl Fn() -> B) {
+async fn to_follow_is_answered_by_a_gap<B: Bus>(join: &(impl Fn() -> B + Sync)) {
     let (one, mut other) = (Member::new(join, "follow").await, Member::new(join, "follow").await);
     // Again after the end, too.
     for seq in [Seq(1), Seq(2)] {
@@ -281,7 +281,7 @@ async fn to_follow_is_answered_by_a_gap<B: Bus>(join: &impl Fn() -> B) {
     }
 }
 
-async fn other_stores_hear_nothing<B: Bus>(join: &impl Fn() -> B) {
+async fn other_stores_hear_nothing<B: Bus>(join: &(impl Fn() -> B + Sync)) {
     let one = Member::in_the_rooms(join, "mine").await;
     let mut other = Member::in_the_rooms(join, "yours").await;
     one.bus.publish(hint(HintKind::Typing));
@@ -289,7 +289,7 @@ async fn other_stores_hear_nothing<B: Bus>(join: &impl Fn() -> B) {
     other.hears_nothing("it is of another store").await;
 }
 
-async fn a_gap_cannot_be_published<B: Bus>(join: &impl Fn() -> B) {
+async fn a_gap_cannot_be_published<B: Bus>(join: &(impl Fn() -> B + Sync)) {
     let one = Member::in_the_rooms(join, "gap").await;
     let mut other = Member::in_the_rooms(join, "gap").await;
     while timeout(QUIET, other.heard.next()).await.is_ok() {}
@@ -298,7 +298,7 @@ async fn a_gap_cannot_be_published<B: Bus>(join: &impl Fn() -> B) {
     assert!(heard.is_err(), "a gap is the bus's own word: {heard:?}");
 }
 
-async fn a_flood_keeps_nobody_waiting<B: Bus>(join: &impl Fn() -> B) {
+async fn a_flood_keeps_nobody_waiting<B: Bus>(join: &(impl Fn() -> B + Sync)) {
     const FLOOD: u64 = 20_000;
     let one = Member::in_the_rooms(join, "flood").await;
     let mut slow = Member::in_the_rooms(join, "flood").await;
@@ -323,7 +323,7 @@ async fn a_flood_keeps_nobody_waiting<B: Bus>(join: &impl Fn() -> B) {
     assert_eq!(slow.next().await, hint(HintKind::Typing));
 }
 
-async fn who_closes_says_and_hears_no_more<B: Bus>(join: &impl Fn() -> B) {
+async fn who_closes_says_and_hears_no_more<B: Bus>(join: &(impl Fn() -> B + Sync)) {
     let mut one = Member::in_the_rooms(join, "close").await;
     let mut other = Member::in_the_rooms(join, "close").await;
     one.bus.publish(hint(HintKind::Presence { here: false }));

@@ -78,9 +78,10 @@ mod redis {
             pair
         }
 
-        async fn until(&self, state: BusState) {
+        async fn until(&mut self, state: BusState) {
+            let (one, other) = (&self.one, &self.other);
             let is = async {
-                while (self.one.state(), self.other.state()) != (state, state) {
+                while (one.state(), other.state()) != (state, state) {
                     sleep(Duration::from_millis(10)).await;
                 }
             };

@@ -689,7 +689,8 @@ impl Bus for Losing {
 
     fn publish(&self, item: BusItem) {
         let is_piece = matches!(item, BusItem::Delta { .. });
-        if !is_piece || self.pieces.fetch_add(1, Ordering::Relaxed) % self.one_in != 0 {
+        let is_lost = || self.pieces.fetch_add(1, Ordering::Relaxed).is_multiple_of(self.one_in);
+        if !is_piece || !is_lost() {
             self.bus.publish(item);
         }
     }
