@@ -20,7 +20,7 @@ macro_rules! xmin {
     };
 }
 
-pub(super) const IDENTITY: &str = "SELECT id::TEXT FROM identity";
+pub(super) const IDENTITY: &str = "SELECT id::TEXT FROM identity WHERE one";
 
 pub(super) const NOW: &str = concat!("SELECT ", xmin!());
 
