@@ -396,7 +396,7 @@ impl Person {
                     return false;
                 }
                 Ok(Some(Ok(event))) => {
-                    take(&self.world, server, self.user, room, shown, &event);
+                    take(&self.world, server, self.user, room, shown, &event, self.world.now());
                     if !self.world.is_quiet() && self.world.roll(40) == 0 {
                         return false;
                     }
@@ -406,7 +406,8 @@ impl Person {
     }
 }
 
-/// Applies an event to what a reader shows, and notes what must not have happened.
+/// Applies an event to what a reader shows, and notes what must not have happened. `at` is when the server let go of it: what
+/// was begun before a removal may still arrive.
 pub(super) fn take(
     world: &World,
     server: &Server,
@@ -414,10 +415,11 @@ pub(super) fn take(
     room: RoomId,
     shown: &mut Option<Shown>,
     event: &Event,
+    at: i64,
 ) {
     world.trace(|| format!("{user} at server {} reads {event:?}", server.number));
     let removal = world.ledger().removed.get(&(room, user)).copied();
-    if let Some(removal) = removal.filter(|removal| world.must_know(server, *removal)) {
+    if let Some(removal) = removal.filter(|removal| world.must_know(server, *removal, at)) {
         world.breaks(format!(
             "I7: {user} was removed from {room} at {} and got {event:?} at {}",
             removal.at,

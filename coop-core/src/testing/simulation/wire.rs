@@ -61,6 +61,10 @@ struct State {
     rest: Vec<u8>,
     /// What has reached the client.
     arrived: VecDeque<u8>,
+    /// How many bytes the client has read.
+    read: u64,
+    /// When what was written: the position of the first byte of each write that is still of interest, and its time.
+    written: VecDeque<(u64, i64)>,
     gained: Vec<RoomId>,
     gone: Vec<RoomId>,
     closed: bool,
@@ -73,16 +77,32 @@ struct Slot {
 }
 
 impl State {
-    fn write(&mut self, bytes: &[u8]) -> usize {
+    fn write(&mut self, now: i64, bytes: &[u8]) -> usize {
         let taken = bytes.len().min(self.space);
         self.space -= taken;
+        self.written.push_back((self.read + self.arrived.len() as u64, now));
         self.arrived.extend(&bytes[..taken]);
         taken
     }
 
+    /// Takes a whole frame that has arrived, and when its first byte was written.
+    fn next_frame(&mut self) -> Option<(Vec<u8>, i64)> {
+        let head: Vec<u8> = self.arrived.iter().take(4).copied().collect();
+        let length = u32::from_le_bytes(<[u8; 4]>::try_from(head).ok()?) as usize;
+        if self.arrived.len() < 4 + length {
+            return None;
+        }
+        while self.written.get(1).is_some_and(|(from, _)| *from <= self.read) {
+            self.written.pop_front();
+        }
+        let at = self.written.front().map_or(i64::MAX, |(_, at)| *at);
+        self.read += 4 + length as u64;
+        Some((self.arrived.drain(..4 + length).skip(4).collect(), at))
+    }
+
     /// Writes frames; where they are cut the rest of one is kept, and the cursor stands after that one.
-    fn write_frames(&mut self, room: RoomId, frames: &Frames, to: Cursor) -> bool {
-        let taken = self.write(&frames.bytes);
+    fn write_frames(&mut self, now: i64, room: RoomId, frames: &Frames, to: Cursor) -> bool {
+        let taken = self.write(now, &frames.bytes);
         let complete = taken == frames.bytes.len();
         let reached = if complete {
             Some(to)
@@ -127,7 +147,7 @@ impl Reader for Wire {
         if !state.rest.is_empty() || !offer.fits(slot.level, slot.cursor) {
             return self.mark_behind();
         }
-        if !state.write_frames(offer.room, offer.frames, offer.to) {
+        if !state.write_frames(self.world.now(), offer.room, offer.frames, offer.to) {
             self.mark_behind();
         }
     }
@@ -234,7 +254,7 @@ impl Connection<'_> {
                     (state.space + self.world.roll(500)).min(2_000)
                 };
                 let rest = std::mem::take(&mut state.rest);
-                let taken = state.write(&rest);
+                let taken = state.write(self.world.now(), &rest);
                 state.rest = rest[taken..].to_vec();
                 if state.closed {
                     return;
@@ -286,7 +306,7 @@ impl Connection<'_> {
                     let rest = std::mem::take(&mut state.rest);
                     state.arrived.extend(rest);
                     self.clients.insert(room, Client::Full(None));
-                    state.write_frames(room, &frames, pulled.to);
+                    state.write_frames(self.world.now(), room, &frames, pulled.to);
                 }
                 break;
             }
@@ -344,7 +364,8 @@ impl Connection<'_> {
                 .get(&room)
                 .is_some_and(|slot| slot.cursor == cursor && slot.level == level);
             let allowed = unchanged || (removed(Mutant::GoneAfterLoad) && !state.slots.contains_key(&room));
-            let complete = allowed && state.rest.is_empty() && state.write_frames(room, &frames, pulled.to);
+            let complete =
+                allowed && state.rest.is_empty() && state.write_frames(self.world.now(), room, &frames, pulled.to);
             let current = state
                 .slots
                 .get(&room)
@@ -358,31 +379,23 @@ impl Connection<'_> {
     /// The client reads what has arrived, and tells whether anything had.
     fn show(&mut self) -> bool {
         for frames in 0.. {
-            let frame = {
-                let mut state = lock(&self.wire.state);
-                let head: Vec<u8> = state.arrived.iter().take(4).copied().collect();
-                let Ok(head) = <[u8; 4]>::try_from(head) else {
-                    return frames > 0;
-                };
-                let length = u32::from_le_bytes(head) as usize;
-                if state.arrived.len() < 4 + length {
-                    return frames > 0;
-                }
-                state.arrived.drain(..4 + length).skip(4).collect::<Vec<u8>>()
+            let Some((frame, at)) = lock(&self.wire.state).next_frame() else {
+                return frames > 0;
             };
             match serde_json::from_slice::<Event>(&frame) {
-                Ok(event) => self.take(&event),
+                Ok(event) => self.take(&event, at),
                 Err(error) => self.world.breaks(format!("a frame that is none: {error}")),
             }
         }
         true
     }
 
-    fn take(&mut self, event: &Event) {
+    /// Takes an event whose frame was begun at this time.
+    fn take(&mut self, event: &Event, at: i64) {
         let room = event.room();
         self.world.trace(|| "over the wire:".to_owned());
         match self.clients.get_mut(&room) {
-            Some(Client::Full(shown)) => take(self.world, self.server, self.user, room, shown, event),
+            Some(Client::Full(shown)) => take(self.world, self.server, self.user, room, shown, event, at),
             Some(Client::Events(seq)) => {
                 if event.seq() != Some(seq.next()) {
                     self.world

@@ -216,14 +216,14 @@ impl World {
         Duration::from_secs(if self.is_shared() { 20 } else { 8 })
     }
 
-    /// Whether a server must keep this removal by now.
-    pub(super) fn must_know(&self, server: &Server, removal: Removal) -> bool {
+    /// Whether a server must have kept this removal at this time.
+    pub(super) fn must_know(&self, server: &Server, removal: Removal, at: i64) -> bool {
         let fair = !self.weather.faults || self.is_fair(0);
         // One that was away when it was told hears nothing of it any more.
         let told = self.weather.bus == Carriage::Good && server.sound_since() < removal.at;
         let within = if told { HEARD } else { SEEN };
         let looked = removal.at.max(server.sound_since()).saturating_add(within);
-        server.number == removal.server || fair && looked < self.now()
+        server.number == removal.server && removal.at < at || fair && looked < at
     }
 
     /// A bot begins with a turn, which happens once.
