@@ -62,8 +62,8 @@
 //! # Features
 //!
 //! `sqlite` (on by default): [`store::sqlite`] and a bundled SQLite. `postgres`: `store::postgres`, for several engines on
-//! one database. `redis`: `bus::redis`, by which they hear of each other at once. `testing`: the suites above, a simulation of everything, and [switches](mutant) that take safety
-//! mechanisms away.
+//! one database. `redis`: `bus::redis`, by which they hear of each other at once. `testing`: the suites above, a simulation
+//! of everything, and [switches](mutant) that take safety mechanisms away.
 //!
 //! Every fallible call returns the one opaque [`Error`], which has a [kind](Error::kind) and a stable
 //! [code](Error::code). The library installs no tracing subscriber, no signal handler and no panic hook.

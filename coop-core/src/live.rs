@@ -278,28 +278,27 @@ impl LiveRoom {
                     false => Missing::Nothing,
                 };
             }
-            Heard::Grown => drop(state.take_ahead(&tape)),
+            Heard::Grown => {
+                state.take_ahead(&tape);
+            }
         }
         drop(state);
         self.grown();
         Missing::Nothing
     }
 
-    /// Takes what an answer that another engine writes held at its last checkpoint. Returns whether something is still
-    /// missing of it.
-    pub(crate) fn hear_all(self: &Arc<Self>, message: MessageId, text: &str) -> bool {
+    /// Takes what an answer that another engine writes held at its last checkpoint, and the pieces that fit then.
+    pub(crate) fn hear_all(self: &Arc<Self>, message: MessageId, text: &str) {
         let mut state = lock(&self.state);
         let Some(tape) = state.tapes.get(&message).map(Arc::clone) else {
-            return false;
+            return;
         };
         let grown = tape.extend(text);
         let grown = state.take_ahead(&tape) || grown;
-        let missing = state.ahead.has(message);
         drop(state);
         if grown {
             self.grown();
         }
-        missing
     }
 
     /// Whether pieces of an answer that is being written wait for what comes before them.

@@ -22,32 +22,36 @@ const FILL: Duration = Duration::from_millis(250);
 /// The most answers that are filled so at a time. Others wait for the next regular look.
 const FILLS: usize = 256;
 
+/// An answer that lacks a piece.
+type Lacking = (Arc<LiveRoom>, MessageId);
+
 /// Hears the other engines until this one closes.
 pub(crate) async fn hear(shared: Arc<Shared>, mut items: BoxStream<'static, BusItem>) {
     let mut filling = BTreeSet::new();
-    let mut fills: FuturesUnordered<BoxFuture<'static, MessageId>> = FuturesUnordered::new();
+    let mut fills: FuturesUnordered<BoxFuture<'static, Lacking>> = FuturesUnordered::new();
     loop {
-        let item = tokio::select! {
+        let lacking = tokio::select! {
             biased;
             () = shared.deserted.cancelled() => return,
-            item = items.next() => item,
-            Some(filled) = fills.next() => {
-                filling.remove(&filled);
-                continue;
+            item = items.next() => match item {
+                Some(item) => take(&shared, item),
+                None => return,
+            },
+            Some((live, message)) = fills.next() => {
+                filling.remove(&message);
+                // Another piece may have been lost meanwhile, and was passed over because this was under way.
+                live.lacks(message).then_some((live, message))
             }
         };
-        let Some(item) = item else { return };
-        let Some((live, message)) = take(&shared, item) else {
-            continue;
-        };
+        let Some((live, message)) = lacking else { continue };
         if filling.len() < FILLS && filling.insert(message) {
             fills.push(Box::pin(fill(Arc::clone(&shared), live, message)));
         }
     }
 }
 
-/// Hands on one item. Returns an answer that lacks a piece.
-fn take(shared: &Arc<Shared>, item: BusItem) -> Option<(Arc<LiveRoom>, MessageId)> {
+/// Hands on one item. Returns an answer that begins to lack a piece.
+fn take(shared: &Arc<Shared>, item: BusItem) -> Option<Lacking> {
     match item {
         BusItem::Gap => shared.look.notify_one(),
         BusItem::Committed(event) => committed(shared, event),
@@ -112,16 +116,16 @@ fn committed(shared: &Arc<Shared>, event: Arc<Event>) {
 }
 
 /// Reads what is missing of an answer, as often as it takes.
-async fn fill(shared: Arc<Shared>, live: Arc<LiveRoom>, message: MessageId) -> MessageId {
-    while live.lacks(message) {
-        if let Some(text) = kept(&shared, live.id, message).await
-            && !live.hear_all(message, &text)
-        {
-            break;
+async fn fill(shared: Arc<Shared>, live: Arc<LiveRoom>, message: MessageId) -> Lacking {
+    loop {
+        if let Some(text) = kept(&shared, live.id, message).await {
+            live.hear_all(message, &text);
+        }
+        if !live.lacks(message) {
+            return (live, message);
         }
         sleep(FILL).await;
     }
-    message
 }
 
 /// The text of an answer as of its last checkpoint.

@@ -133,7 +133,6 @@ mod redis {
         let redis = Redis::later();
         let mut pair = Pair::new(&redis).await;
         pair.until(BusState::Down).await;
-        pair.one.publish(BusItem::TokensEnded(UserId(2)));
         redis.start_again();
         pair.until(BusState::Up).await;
         pair.gap().await;

@@ -142,19 +142,11 @@ async fn introduce(config: &Config, engine: &Engine, look: Look) {
             format!("{lasting}, schema {schema}")
         }
     };
+    let looking = "other servers are seen in the database, within 2 s";
     let bus = match (&config.redis, &config.database) {
-        (Some(redis), _) => {
-            let away = ", away: other servers are seen in the database, within 2 s";
-            format!(
-                "{redis}{}",
-                if engine.bus_state() == Some(BusState::Up) {
-                    ""
-                } else {
-                    away
-                }
-            )
-        }
-        (None, Database::Postgres(_)) => "none: other servers are seen in the database, within 2 s".to_owned(),
+        (Some(redis), _) if engine.bus_state() == Some(BusState::Up) => redis.to_string(),
+        (Some(redis), _) => format!("{redis}, away: {looking}"),
+        (None, Database::Postgres(_)) => format!("none: {looking}"),
         (None, _) => "none: one server".to_owned(),
     };
     let kind = config.database.kind();
