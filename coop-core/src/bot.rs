@@ -53,6 +53,17 @@ pub trait Bot: Send + Sync + 'static {
     async fn reply(&self, turn: Turn, out: ReplyWriter) -> Result<Finish, BotError>;
 }
 
+#[async_trait]
+impl<B: Bot + ?Sized> Bot for Arc<B> {
+    fn profile(&self) -> BotProfile {
+        (**self).profile()
+    }
+
+    async fn reply(&self, turn: Turn, out: ReplyWriter) -> Result<Finish, BotError> {
+        (**self).reply(turn, out).await
+    }
+}
+
 /// Who a bot is and what its turns may use.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

@@ -2,7 +2,7 @@
 
 use crate::bot::{Bot, BotError, ReplyWriter, Turn, bot_fn};
 use crate::bus::{Bus, BusState};
-use crate::engine::{RegisteredBot, Settings, Shared};
+use crate::engine::{Bots, FOR_EVER, Settings, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Hint;
 use crate::id::{RoomId, UserId};
@@ -25,9 +25,6 @@ use tokio::time::timeout;
 /// How long closing waits for the store after the turns have ended.
 const FLUSH: Duration = Duration::from_secs(10);
 
-/// What a longer time is taken for, so that adding it to a moment never overflows.
-const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-
 /// Owns the rooms of one store. Cheap to clone; all clones are the same engine.
 ///
 /// Call [`close`](Self::close) before the program ends. Without it nothing that was acknowledged is lost, but answers
@@ -40,7 +37,7 @@ pub struct Engine {
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine")
-            .field("bots", &self.shared.handles())
+            .field("bots", &self.shared.bots().handles)
             .finish_non_exhaustive()
     }
 }
@@ -141,7 +138,7 @@ impl Engine {
     async fn create(&self, name: &str, email: Option<&str>, password: Option<String>) -> Result<User> {
         self.shared.check_open()?;
         let name = names::check_name(name).map_err(Error::bad_request)?;
-        if self.shared.bot(&name).is_some() {
+        if self.shared.bots().get(&name).is_some() {
             return Err(Error::bad_request("this name belongs to a bot"));
         }
         let password = match password {
@@ -317,6 +314,25 @@ impl Engine {
         self.shared.settings.budgets
     }
 
+    /// Adds a bot after the others: it answers whatever is asked from now on. The first one there is answers `/bot`.
+    ///
+    /// ```
+    /// # coop_core::testing::in_a_lab(async |engine, _, _, room| {
+    /// engine.add_bot(coop_core::bot_fn("late", |turn, out| async move {
+    ///     out.push(turn.prompt).await?;
+    ///     Ok(coop_core::Finish::stop())
+    /// }))?;
+    /// assert!(room.send("/late Hello!").await?.turn.is_some());
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// `BadRequest` for a malformed handle, `Conflict` for one that is taken, `Closed`.
+    pub fn add_bot(&self, bot: impl Bot) -> Result<()> {
+        self.shared.check_open()?;
+        self.shared.add_bot(Arc::new(bot))
+    }
+
     /// The handles of its bots; the first answers `/bot`.
     ///
     /// ```
@@ -326,18 +342,16 @@ impl Engine {
     /// ```
     #[must_use]
     pub fn bots(&self) -> Vec<String> {
-        self.shared.handles().into_iter().map(str::to_owned).collect()
+        self.shared.bots().handles.to_vec()
     }
 
     /// The handles and names of its bots, in the same order.
     #[must_use]
     pub fn bot_names(&self) -> Vec<(String, String)> {
-        let handles = self.shared.handles().into_iter();
-        handles
-            .map(|handle| {
-                let name = self.shared.bot(handle).map_or(handle, |bot| &bot.profile.name);
-                (handle.to_owned(), name.to_owned())
-            })
+        let bots = self.shared.bots();
+        let profiles = bots.all.iter().map(|bot| &bot.profile);
+        profiles
+            .map(|profile| (profile.handle.clone(), profile.name.clone()))
             .collect()
     }
 
@@ -355,7 +369,6 @@ impl Engine {
     }
 
     /// For tests: how many rooms are in memory.
-    #[cfg(feature = "testing")]
     #[must_use]
     pub fn rooms_in_memory(&self) -> usize {
         self.shared.rooms_in_memory()
@@ -417,7 +430,6 @@ pub struct EngineBuilder {
     bus: Option<Arc<dyn Bus>>,
     clock: Arc<dyn Clock>,
     cost: Cost,
-    turn_timeout: Option<Duration>,
     settings: Settings,
 }
 
@@ -438,7 +450,6 @@ impl EngineBuilder {
             bus: None,
             clock: Arc::new(SystemClock),
             cost: Cost::default(),
-            turn_timeout: None,
             settings: Settings::default(),
         }
     }
@@ -461,13 +472,6 @@ impl EngineBuilder {
     #[must_use]
     pub fn bot(mut self, bot: impl Bot) -> Self {
         self.bots.push(Arc::new(bot));
-        self
-    }
-
-    /// With a bot that was made elsewhere.
-    #[must_use]
-    pub fn shared_bot(mut self, bot: Arc<dyn Bot>) -> Self {
-        self.bots.push(bot);
         self
     }
 
@@ -540,7 +544,7 @@ impl EngineBuilder {
     /// How long a turn may take, whatever the bot's own [limits](crate::BotLimits::time) say.
     #[must_use]
     pub fn turn_timeout(mut self, time: Duration) -> Self {
-        self.turn_timeout = Some(time);
+        self.settings.turn_timeout = Some(time);
         self
     }
 
@@ -550,18 +554,9 @@ impl EngineBuilder {
     /// `BadRequest` for a bot whose handle is malformed and for a bus beside a store that serves one engine, `Conflict` for
     /// two bots of the same handle, `Unavailable` if the store does not answer.
     pub async fn build(self) -> Result<Engine> {
-        let mut bots: Vec<RegisteredBot> = Vec::new();
+        let mut bots = Bots::default();
         for bot in self.bots {
-            let mut profile = bot.profile();
-            profile.limits.time = self.turn_timeout.unwrap_or(profile.limits.time).min(FOR_EVER);
-            names::check_handle(&profile.handle).map_err(Error::bad_request)?;
-            if bots.iter().any(|other| other.profile.handle == profile.handle) {
-                return Err(Error::conflict(format!("there are two bots called {}", profile.handle)));
-            }
-            bots.push(RegisteredBot {
-                bot,
-                profile: Arc::new(profile),
-            });
+            bots = bots.with(bot, self.settings.turn_timeout)?;
         }
         let passwords = Passwords::new(self.cost);
         let mut settings = self.settings;

@@ -9,6 +9,7 @@ use crate::id::{RoomId, Seq, TurnId, UserId};
 use crate::live::{LiveRoom, Pace, Reader, ReaderId};
 use crate::model::{Budgets, RoomInfo, TurnEnd, TurnStatus};
 use crate::mutant::{Mutant, removed};
+use crate::names;
 use crate::password::Passwords;
 use crate::store::{RoomStore, UserStore};
 use crate::sync::lock;
@@ -25,6 +26,9 @@ use tokio_util::task::TaskTracker;
 
 /// How many times a look at the rooms of a user is repeated because something changed meanwhile.
 pub(crate) const LOOKS: usize = 32;
+
+/// What a longer time is taken for, so that adding it to a moment never overflows.
+pub(crate) const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// How many readers are filled from the store at a time.
 const LOADS: usize = 8;
@@ -44,6 +48,8 @@ pub(crate) struct Settings {
     pub(crate) patience: Duration,
     /// How many tokens may be used.
     pub(crate) budgets: Budgets,
+    /// How long a turn may take, whatever its bot says.
+    pub(crate) turn_timeout: Option<Duration>,
 }
 
 impl Default for Settings {
@@ -55,6 +61,7 @@ impl Default for Settings {
             marks: Duration::from_millis(250),
             patience: Duration::from_secs(10),
             budgets: Budgets::default(),
+            turn_timeout: None,
         }
     }
 }
@@ -78,10 +85,8 @@ impl Settings {
 pub(crate) struct Shared {
     pub(crate) rooms: Arc<dyn RoomStore>,
     pub(crate) users: Arc<dyn UserStore>,
-    /// In the order of registration; the first answers `/bot`.
-    pub(crate) bots: Vec<RegisteredBot>,
-    /// Their handles, in the same order, as every message that may ask takes them along.
-    pub(crate) all_handles: Arc<[String]>,
+    /// Replaced whole when a bot is added. Never held together with another lock.
+    bots: Mutex<Arc<Bots>>,
     /// The way to the other engines, if there is one.
     bus: Option<Arc<dyn Bus>>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -144,6 +149,48 @@ pub(crate) struct RegisteredBot {
     pub(crate) profile: Arc<BotProfile>,
 }
 
+/// The bots of an engine at one moment; they only become more.
+#[derive(Clone, Default)]
+pub(crate) struct Bots {
+    /// In the order of registration; the first answers `/bot`.
+    pub(crate) all: Vec<RegisteredBot>,
+    /// Their handles, in the same order, as every message that may ask takes them along.
+    pub(crate) handles: Arc<[String]>,
+}
+
+impl Bots {
+    /// These and one more, whose turns may take so long, whatever it says itself.
+    ///
+    /// # Errors
+    /// `BadRequest` for a malformed handle, `Conflict` for one that is taken.
+    pub(crate) fn with(&self, bot: Arc<dyn Bot>, turn_timeout: Option<Duration>) -> Result<Self> {
+        let mut profile = bot.profile();
+        profile.limits.time = turn_timeout.unwrap_or(profile.limits.time).min(FOR_EVER);
+        names::check_handle(&profile.handle).map_err(Error::bad_request)?;
+        if self.get(&profile.handle).is_some() {
+            return Err(Error::conflict(format!("there are two bots called {}", profile.handle)));
+        }
+        let mut all = self.all.clone();
+        all.push(RegisteredBot {
+            bot,
+            profile: Arc::new(profile),
+        });
+        Ok(Self {
+            handles: all.iter().map(|bot| bot.profile.handle.clone()).collect(),
+            all,
+        })
+    }
+
+    pub(crate) fn get(&self, handle: &str) -> Option<&RegisteredBot> {
+        self.all.iter().find(|bot| bot.profile.handle == handle)
+    }
+
+    /// Their handles, for reading texts.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        self.handles.iter().map(String::as_str).collect()
+    }
+}
+
 /// A turn that runs here.
 pub(crate) struct Running {
     pub(crate) room: RoomId,
@@ -158,7 +205,7 @@ impl Shared {
     pub(crate) fn new(
         rooms: Arc<dyn RoomStore>,
         users: Arc<dyn UserStore>,
-        bots: Vec<RegisteredBot>,
+        bots: Bots,
         bus: Option<Arc<dyn Bus>>,
         clock: Arc<dyn Clock>,
         passwords: Passwords,
@@ -167,8 +214,7 @@ impl Shared {
         Self {
             rooms,
             users,
-            all_handles: bots.iter().map(|bot| bot.profile.handle.clone()).collect(),
-            bots,
+            bots: Mutex::new(Arc::new(bots)),
             bus,
             clock,
             passwords,
@@ -222,12 +268,17 @@ impl Shared {
         member.map(|_| ()).ok_or_else(Error::no_such_room)
     }
 
-    pub(crate) fn bot(&self, handle: &str) -> Option<&RegisteredBot> {
-        self.bots.iter().find(|bot| bot.profile.handle == handle)
+    /// The bots there are now.
+    pub(crate) fn bots(&self) -> Arc<Bots> {
+        Arc::clone(&lock(&self.bots))
     }
 
-    pub(crate) fn handles(&self) -> Vec<&str> {
-        self.bots.iter().map(|bot| bot.profile.handle.as_str()).collect()
+    /// # Errors
+    /// As [`Bots::with`].
+    pub(crate) fn add_bot(&self, bot: Arc<dyn Bot>) -> Result<()> {
+        let mut bots = lock(&self.bots);
+        *bots = Arc::new(bots.with(bot, self.settings.turn_timeout)?);
+        Ok(())
     }
 
     // Rooms in memory.
@@ -240,7 +291,6 @@ impl Shared {
     }
 
     /// How many rooms are in memory.
-    #[cfg(feature = "testing")]
     pub(crate) fn rooms_in_memory(&self) -> usize {
         lock(&self.registry).rooms.len()
     }

@@ -213,7 +213,8 @@ fn end_orphan(shared: &Arc<Shared>, turn: &OpenTurn) {
 
 /// Whoever was to start a turn of this engine when the one before it ended has not: it was closing, or has died.
 fn propose(shared: &Arc<Shared>, turn: &OpenTurn) {
-    let Some(bot) = shared.bot(&turn.info.bot) else { return };
+    let bots = shared.bots();
+    let Some(bot) = bots.get(&turn.info.bot) else { return };
     let intent = Intent::StartTurn {
         bot: turn.info.bot.clone(),
         name: bot.profile.name.clone(),

@@ -373,9 +373,10 @@ impl Room {
             names::check_client_id(id)?;
         }
         let may_ask = !draft.asks_nobody;
-        let asks = may_ask.then(|| command::asks(&draft.text, &self.shared.handles()));
+        let bots = self.shared.bots();
+        let asks = may_ask.then(|| command::asks(&draft.text, &bots.names()));
         let asks = asks.unwrap_or_default();
-        let bots = Arc::clone(&self.shared.all_handles);
+        let bots = Arc::clone(&bots.handles);
         let post = Post {
             author: self.user,
             name: self.name.clone(),
@@ -766,11 +767,11 @@ impl Room {
     /// `Forbidden`, `NotFound`, `Unavailable`, `Closed`.
     pub async fn configure(&self, settings: RoomSettings) -> Result<()> {
         names::check_system_text(&settings.system)?;
-        let mut bots = self.shared.all_handles.iter();
+        let bots = self.shared.bots();
         if settings
             .default_bot
             .as_ref()
-            .is_some_and(|own| !bots.any(|bot| bot == own))
+            .is_some_and(|own| bots.get(own).is_none())
         {
             return Err(Error::bad_request("there is no such bot"));
         }

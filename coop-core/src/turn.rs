@@ -94,7 +94,8 @@ struct Kept {
 impl Answer<'_> {
     /// Lets the bot write until it is done or something ends it.
     async fn stream(&self, handle: &str) -> TurnEnd {
-        let Some(bot) = self.shared.bot(handle) else {
+        let bots = self.shared.bots();
+        let Some(bot) = bots.get(handle) else {
             return TurnEnd::failed("unavailable", "This bot is not here any more.");
         };
         let limits = bot.profile.limits;
@@ -270,10 +271,11 @@ impl Answer<'_> {
             .into_iter()
             .map(|member| member.name)
             .collect();
-        let default = head.settings.default_among(&self.shared.all_handles);
+        let bots = self.shared.bots();
+        let default = head.settings.default_among(&bots.handles);
         // What a bot has written is no command.
         let prompt = match ask.author.bot {
-            None => command::prompt(&ask.text, &profile.handle, default, &self.shared.handles()),
+            None => command::prompt(&ask.text, &profile.handle, default, &bots.names()),
             Some(_) => ask.text.clone(),
         };
         let now = self.shared.now();
@@ -319,7 +321,7 @@ impl Answer<'_> {
     async fn end(&self, bot: &str, end: TurnEnd, text: Arc<str>) {
         let mut wait = RETRY.0;
         let mut asks = match end.status {
-            TurnStatus::Done => command::mentions(&text, &self.shared.handles()),
+            TurnStatus::Done => command::mentions(&text, &self.shared.bots().names()),
             _ => Vec::new(),
         };
         asks.retain(|other| other != bot);
@@ -536,6 +538,16 @@ impl TurnHandle {
     /// if the store does not answer; `Closed`.
     pub async fn stop(&self) -> Result<()> {
         stop_by(&self.shared, self.room, self.turn, self.user).await
+    }
+
+    /// Where it stands: also how it ended, and which message its answer is, once there is one.
+    ///
+    /// # Errors
+    /// `NotFound` if its room is deleted, `Unavailable`, `Closed`. Cancel safe.
+    pub async fn info(&self) -> Result<TurnInfo> {
+        self.shared.check_open()?;
+        let info = self.shared.rooms.turn(self.room, self.turn).await?;
+        info.ok_or_else(crate::Error::no_such_turn)
     }
 
     /// Waits for its end. Cancel safe.

@@ -229,7 +229,8 @@ impl User {
         }
         let name = draft.name.unwrap_or_else(|| self.name_for(draft.ai_chat, &members));
         names::check_room_name(&name)?;
-        let greeting = self.shared.bots.first().filter(|_| draft.ai_chat).map(|bot| Greeting {
+        let bots = self.shared.bots();
+        let greeting = bots.all.first().filter(|_| draft.ai_chat).map(|bot| Greeting {
             bot: bot.profile.handle.clone(),
             name: bot.profile.name.clone(),
             text: bot.profile.about.clone(),

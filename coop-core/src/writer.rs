@@ -337,10 +337,10 @@ impl Writer {
         }
         bots.sort_unstable();
         bots.dedup();
+        let known = self.shared.bots();
         for bot in bots {
-            let name = self
-                .shared
-                .bot(&bot)
+            let name = known
+                .get(&bot)
                 .map_or_else(|| bot.clone(), |bot| bot.profile.name.clone());
             intents.push(Intent::StartTurn { bot, name });
         }

@@ -72,7 +72,6 @@ pub(crate) struct House {
     /// What pings the sockets.
     pub(crate) pulse: Arc<Pulse>,
     /// The handles and names of the engine's bots, the default one first.
-    pub(crate) bots: Vec<(String, String)>,
     router: Router,
     #[cfg(feature = "web")]
     web: Option<Web>,
@@ -409,7 +408,6 @@ impl ApiBuilder {
             None => return Err(BuildError::NoSecret),
         };
         Ok(Api(Arc::new(House {
-            bots: self.engine.bot_names(),
             pulse: Arc::default(),
             dialects: Dialects {
                 seed: Seed::new(self.engine.clone()),

@@ -29,7 +29,8 @@ impl Saying {
         is_ai_chat: bool,
         mut draft: Draft,
     ) -> Result<(Self, Handed), Error> {
-        let bots: Vec<_> = house.bots.iter().map(|(handle, _)| handle.as_str()).collect();
+        let bots = house.engine.bots();
+        let bots: Vec<_> = bots.iter().map(String::as_str).collect();
         let asks = asks(&draft.text, &bots);
         let asked = asks.named.len() + usize::from(asks.default);
         // In an AI chat somebody alone asks with every message; whether they are alone the commit decides.

@@ -515,6 +515,9 @@ fn say(event: &Event) -> Option<Say<'_>> {
             reason: *reason,
             by: *by,
         },
+        Event::RoomGained { entry } => Say::Room {
+            room: Cow::Borrowed(entry),
+        },
         Event::Hint(hint) => return say_hint(hint),
         event if event.seq().is_some() => Say::Event { event },
         _ => return None,
@@ -538,8 +541,8 @@ fn say_hint(hint: &Hint) -> Option<Say<'_>> {
     })
 }
 
-/// An event as the JSON that a frame would have, and the name of its type; `None` if this dialect does not know it.
-pub(crate) fn event_json(event: &Event) -> Option<(&'static str, String)> {
+/// An event as the JSON that its frame would have, and the name of its type; `None` if this dialect does not know it.
+pub fn event_json(event: &Event) -> Option<(&'static str, String)> {
     let say = say(event)?;
     let kind = match say {
         Say::Event { .. } => "event",
@@ -547,6 +550,7 @@ pub(crate) fn event_json(event: &Event) -> Option<(&'static str, String)> {
         Say::Snapshot { .. } => "snapshot",
         Say::Hint { .. } => "hint",
         Say::Gone { .. } => "gone",
+        Say::Room { .. } => "room",
         _ => return None,
     };
     Some((kind, serde_json::to_string(&say).ok()?))

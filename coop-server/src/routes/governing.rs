@@ -108,7 +108,7 @@ impl Whose {
 async fn usage(call: &Call, whose: Whose, tokens_per_day: Option<u64>) -> Answer {
     let today = call.house.engine.now().day();
     let mut bots = BTreeMap::new();
-    for (bot, _) in &call.house.bots {
+    for bot in &call.house.engine.bots() {
         bots.insert(bot.clone(), whose.used(Some(bot), today).await?);
     }
     Reply::json(&Usage {

@@ -213,7 +213,7 @@ impl Connection {
         let welcome = self.encode(&Outbound::Ready(Welcome {
             user: user.account(),
             rooms,
-            bots: &self.house.bots,
+            bots: &self.house.engine.bot_names(),
             frame_bytes: self.house.limits.message_bytes,
             now: self.house.engine.now(),
         }));
