@@ -347,6 +347,31 @@ pub enum BotErrorKind {
 }
 
 impl BotErrorKind {
+    /// All kinds.
+    pub const ALL: [Self; 15] = [
+        Self::RateLimited,
+        Self::QuotaExhausted,
+        Self::Auth,
+        Self::InvalidRequest,
+        Self::ContextTooLong,
+        Self::BlockedPrompt,
+        Self::BlockedOutput,
+        Self::Unavailable,
+        Self::Server,
+        Self::Timeout,
+        Self::Transport,
+        Self::Protocol,
+        Self::Truncated,
+        Self::Cancelled,
+        Self::Internal,
+    ];
+
+    /// The kind of this word.
+    #[must_use]
+    pub fn from_code(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.code() == code)
+    }
+
     /// The stable word for it.
     #[must_use]
     pub fn code(self) -> &'static str {
