@@ -116,7 +116,7 @@ impl<S: Subscriber> Layer<S> for Teller {
         event.record(&mut text);
         way.record(Record {
             level: number(*event.metadata().level()),
-            from: event.metadata().target().to_owned(),
+            from: event.metadata().target().replace("::", "."),
             text: text.0,
         });
     }

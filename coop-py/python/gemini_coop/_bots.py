@@ -180,7 +180,9 @@ class Bots:
         self._link = link
         self._bots: dict[int, tuple[str, BotFunction, contextvars.Context]] = {}
         self._runs: dict[int, asyncio.Task[None]] = {}
-        self._stopped: set[int] = set()
+        #: Bots answer for as long as nobody has cancelled this task. A program that ends cancels every task, and what began to
+        #: answer after that would be cut off in its middle when the loop is closed.
+        self._keeper: asyncio.Task[None] | None = None
         #: Why turns of these bots have failed, by turn: until somebody asks, or many others have failed.
         self._failures: OrderedDict[int, BaseException] = OrderedDict()
         link.on_ask = self._ask
@@ -191,6 +193,10 @@ class Bots:
         number = self._link.number()
         # What is set where the bot is added is there when it answers.
         self._bots[number] = (handle, function, contextvars.copy_context())
+        if self._keeper is None:
+            self._keeper = self._link.loop.create_task(_forever(), name="bots")
+            # A loop that is closed without cancelling its tasks need not tell of this one.
+            self._keeper._log_destroy_pending = False  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
         try:
             self._link.native.add_python_bot(number, settings._profile(handle))
         except BaseException:
@@ -212,6 +218,9 @@ class Bots:
             self._failures.popitem(last=False)
 
     def _ask(self, number: int, run: int, kept: str, answer: _native.Answer) -> None:
+        if self._keeper is None or self._keeper.done() or self._keeper.cancelling():
+            answer.fail("cancelled", None, "the program is ending")
+            return
         handle, function, context = self._bots[number]
         turn = _turn(json.loads(kept), answer)
         task = self._link.loop.create_task(
@@ -247,6 +256,8 @@ class Bots:
 
     async def close(self) -> None:
         """Waits until the tasks of turns that are over have cleaned up, for a moment."""
+        if self._keeper is not None:
+            self._keeper.cancel()
         running = [task for task in self._runs.values() if task is not asyncio.current_task()]
         for task in running:
             task.cancel()
@@ -256,6 +267,10 @@ class Bots:
                 _logger.warning(
                     "%s goes on after it was cancelled: it must not swallow CancelledError", task.get_name()
                 )
+
+
+async def _forever() -> None:
+    await asyncio.get_running_loop().create_future()
 
 
 async def _run(handle: str, function: BotFunction, turn: Turn, answer: _native.Answer) -> None:

@@ -25,7 +25,7 @@ import os
 import warnings
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from . import _native
 from ._errors import ClosedError, ForkedProcessError, WrongLoopError
@@ -33,7 +33,6 @@ from ._errors import ClosedError, ForkedProcessError, WrongLoopError
 if TYPE_CHECKING:
     from ._serve import Server
 
-_T = TypeVar("_T")
 _P = ParamSpec("_P")
 
 _links: weakref.WeakSet[Link] = weakref.WeakSet()

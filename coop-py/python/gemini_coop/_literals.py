@@ -1,8 +1,8 @@
 """The words for how things stand."""
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
-MessageStatus = Literal["streaming", "done", "stopped", "failed", "interrupted"]
-TurnStatus = Literal["queued", "streaming", "done", "stopped", "failed", "interrupted"]
-EndStatus = Literal["done", "stopped", "failed", "interrupted"]
-Role = Literal["owner", "member"]
+MessageStatus: TypeAlias = Literal["streaming", "done", "stopped", "failed", "interrupted"]
+TurnStatus: TypeAlias = Literal["queued", "streaming", "done", "stopped", "failed", "interrupted"]
+EndStatus: TypeAlias = Literal["done", "stopped", "failed", "interrupted"]
+Role: TypeAlias = Literal["owner", "member"]
