@@ -8,13 +8,13 @@ export COOP_SKIPS ?= $(CURDIR)/target/skips.tsv
 
 # What a build needs beyond Rust, and what tests want, as `command:Debian,packages`. Without the latter tests are skipped.
 NEEDS := cc:gcc,libc6-dev
-WANTS := pg_ctlcluster:postgresql psql:postgresql-client chromium:chromium node:nodejs npm:npm redis-server:redis-server
+WANTS := pg_ctlcluster:postgresql psql:postgresql-client chromium:chromium node:nodejs npm:npm redis-server:redis-server python3:python3,python3-venv
 
 # What the browser tests are made of, beside Chromium.
 WEB_TESTS := coop-server/tests/web
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-nextjs lint bench crash soak system browser
+.PHONY: help test test-python test-nextjs lint bench crash soak system browser
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name what; do \
@@ -25,6 +25,7 @@ test: system browser ## Run every test, doc tests included, and list what was sk
 	@mkdir -p "$$(dirname "$$COOP_SKIPS")" && : > "$$COOP_SKIPS"; \
 	status=0; \
 	$(CARGO) test --workspace --all-features --locked || status=$$?; \
+	coop-py/tests/run || status=$$?; \
 	echo; \
 	if [ -s "$$COOP_SKIPS" ]; then \
 		printf '%-40s %s\n' skipped because; \
@@ -43,6 +44,9 @@ lint: system ## Check formatting, clippy and the documentation, warnings being e
 browser: system
 	@[ -x "$$(command -v npm)" ] && [ ! -d $(WEB_TESTS)/node_modules ] || exit 0; \
 	npm ci --prefix $(WEB_TESTS) --no-audit --no-fund || echo 'the browser tests will be skipped' >&2
+
+test-python: system ## Build the Python package's wheel, install it into a fresh environment, and run its tests
+	coop-py/tests/run
 
 test-nextjs: system ## Build the Next.js example and try it in Chromium
 	$(CARGO) build -p coop-server --locked

@@ -20,6 +20,7 @@ use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
@@ -45,8 +46,8 @@ struct Queue {
     records: VecDeque<Record>,
     /// How many records found no room.
     lost: u64,
-    /// Whether the loop has been woken and has not come yet.
-    woken: bool,
+    /// When the loop was woken, if it has not come yet.
+    woken: Option<Instant>,
 }
 
 /// The engine's end of the way.
@@ -97,7 +98,8 @@ impl Way {
     fn add(&self, what: impl FnOnce(&mut Queue)) {
         let mut queue = lock(&self.queue);
         what(&mut queue);
-        if !std::mem::replace(&mut queue.woken, true) {
+        if queue.woken.is_none() {
+            queue.woken = Some(Instant::now());
             drop(queue);
             self.wake.wake();
         }
@@ -210,9 +212,11 @@ impl Bridge {
     }
 
     /// Everything that has come: results as (call, object or exception, whether it failed), subscriptions that have
-    /// something, asks as (bot, run, turn as JSON, answer), runs that are over, and log records as (level, name, text).
+    /// something, asks as (bot, run, turn as JSON, answer), runs that are over, and log records as (level, name, text); and
+    /// how many seconds the loop did not come after it was woken.
     fn drain<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         let way = self.way();
+        let came = Instant::now();
         let mut queue = {
             let mut queue = lock(&way.queue);
             // Before the queue is seen as empty by who adds, so that no wake-up is taken back after it was given.
@@ -238,6 +242,7 @@ impl Bridge {
             queue.records.push_back(Record::lost(queue.lost));
         }
         let records: Vec<_> = queue.records.into_iter().map(Record::into_tuple).collect();
-        (results, queue.ready, asks, queue.stops, records).into_pyobject(py)
+        let late = queue.woken.map_or(0.0, |woken| came.saturating_duration_since(woken).as_secs_f64());
+        (results, queue.ready, asks, queue.stops, records, late).into_pyobject(py)
     }
 }

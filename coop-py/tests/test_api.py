@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import pickle
-import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import gemini_coop as coop
 import pytest
 from conftest import Lab
 from websockets.asyncio.client import connect
-
-import gemini_coop as coop
 
 
 async def test_people(lab: Lab) -> None:
@@ -85,7 +82,9 @@ async def test_history_and_search(lab: Lab) -> None:
     assert [row["text"] for row in rows] == [f"message {number}" for number in range(450)]
     backwards = [message.text async for message in lab.bobs.iter_history(newest_first=True)]
     assert backwards == [row["text"] for row in reversed(rows)]
-    assert [m.text for m in await lab.room.search("MESS 44")] == [f"message {n}" for n in [44, *range(440, 450)]]
+    assert [m.text for m in await lab.room.search("MESS 44")] == [
+        f"message {n}" for n in [44, *range(440, 450)]
+    ]
     with pytest.raises(coop.BadRequestError):
         await lab.room.history(limit=0)
     with pytest.raises(coop.BadRequestError):
@@ -241,13 +240,13 @@ async def test_events_are_what_the_wire_says(lab: Lab) -> None:
             while frames[-1]["type"] != "gone":
                 frames.append(json.loads(await socket.recv()))
     # What a socket has been given in pieces it is not given again at the end.
-    for event in (*said, *frames):
-        if event.get("kind") == "turn_ended":
-            event.pop("text", None)
-            event.pop("end", None)
+    for heard in (*said, *frames):
+        if heard.get("kind") == "turn_ended":
+            heard.pop("text", None)
+            heard.pop("end", None)
     # That the socket has come is told to everybody but itself.
     assert said.pop(1)["kind"] == "presence"
-    hints = [[event for event in heard if event["type"] == "hint"] for heard in (said, frames)]
+    hints = [[one for one in heard if one["type"] == "hint"] for heard in (said, frames)]
     rest = [[event for event in heard if event["type"] != "hint"] for heard in (said, frames)]
     assert rest[0] == rest[1] and hints[0] == hints[1] and len(hints[0]) == 1
 
@@ -269,7 +268,9 @@ async def _token(server: coop.Server, name: str, password: str) -> str:
 
 async def test_values_are_frozen_equal_and_shown(lab: Lab) -> None:
     message = (await lab.room.send("Hello!")).message
-    assert message == await lab.room.message(message.id) and hash(message) == hash(await lab.room.message(message.id))
+    assert message == await lab.room.message(message.id) and hash(message) == hash(
+        await lab.room.message(message.id)
+    )
     assert "text='Hello!'" in repr(message) and "author=Author(name='alice'" in repr(message)
     with pytest.raises(AttributeError):
         message.text = "other"  # type: ignore[misc]
@@ -303,15 +304,12 @@ async def test_files(tmp_path: Path) -> None:
         await coop.open(bus="redis://127.0.0.1:1")
 
 
-@pytest.mark.skipif("COOP_PY_POSTGRES" not in os.environ, reason="COOP_PY_POSTGRES names no server")
-async def test_two_engines_on_postgres() -> None:
-    """Two engines of one process, which hear of each other."""
-    url, bus = os.environ["COOP_PY_POSTGRES"], os.environ.get("COOP_PY_REDIS")
-    name = f"u{uuid.uuid4().hex[:12]}"
-    async with coop.open(url, bus=bus) as one, coop.open(url, bus=bus) as two:
-        assert one.stats().bus == ("up" if bus else None)
-        here = await (await one.create_user(name)).create_room("lab")
-        there = await (await two.find_user(name)).room(here.id)
+async def test_two_engines_hear_of_each_other(postgres: str, redis: str) -> None:
+    async with coop.open(postgres, bus=redis) as one, coop.open(postgres, bus=redis) as two:
+        while one.stats().bus != "up":
+            await asyncio.sleep(0.01)
+        here = await (await one.create_user("alice")).create_room("lab")
+        there = await (await two.find_user("alice")).room(here.id)
         async with there.subscribe() as events:
             await here.send("across")
             async for event in events:

@@ -10,10 +10,9 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import gemini_coop as coop
 import pytest
 from conftest import Lab
-
-import gemini_coop as coop
 from gemini_coop import testing
 
 
@@ -58,7 +57,9 @@ async def test_built_in_bots_are_configured() -> None:
     bots = [
         coop.MockBot("fixed", text="Always this.", first_delay=0, delay=0),
         coop.MockBot("script", script=[(0.0, "One, "), (0.01, "two.")]),
-        coop.MockBot("broken", text="one two three four", words=1, first_delay=0, delay=0, breaks_off_after=2),
+        coop.MockBot(
+            "broken", text="one two three four", words=1, first_delay=0, delay=0, breaks_off_after=2
+        ),
     ]
     async with testing.engine(bots=bots) as engine:
         room = await (await engine.create_user("alice")).create_room("lab")
@@ -68,9 +69,10 @@ async def test_built_in_bots_are_configured() -> None:
             await room.ask("broken", "x")
         assert failed.value.code == "truncated" and failed.value.message is not None
         assert failed.value.message.text == "one two " and failed.value.message.status == "failed"
-    for wrong in (lambda: coop.GeminiBot(""), lambda: coop.GeminiBot("key", base_url="ftp://x")):
-        with pytest.raises(ValueError):
-            wrong()
+    with pytest.raises(ValueError):
+        coop.GeminiBot("")
+    with pytest.raises(ValueError):
+        coop.GeminiBot("key", base_url="ftp://x")
     with pytest.raises(ValueError):
         coop.MockBot(delay=-1)
     assert repr(coop.GeminiBot("secret-key", name="gem")) == "GeminiBot('gem')"
@@ -81,7 +83,7 @@ async def test_what_is_no_bot(lab: Lab) -> None:
         return turn.prompt
 
     with pytest.raises(TypeError, match="make it `async def`"):
-        lab.engine.bot("plain", plain)  # type: ignore[call-overload]
+        lab.engine.bot("plain", plain)  # type: ignore[type-var]
     with pytest.raises(TypeError, match="async def"):
         lab.engine.bot("text", "text")  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="needs a `name`"):
@@ -258,7 +260,8 @@ async def test_an_object_whose_reply_is_no_answer(lab: Lab) -> None:
 async def test_a_bot_that_yields_nothing_or_never_ends(lab: Lab) -> None:
     @lab.engine.bot("silent")
     async def _(turn: coop.Turn) -> AsyncIterator[str]:
-        for piece in ():
+        nothing: tuple[str, ...] = ()
+        for piece in nothing:
             yield piece
 
     @lab.engine.bot("endless", max_bytes=1_000)
@@ -286,13 +289,35 @@ async def test_a_bot_that_blocks_the_loop_is_told(lab: Lab, caplog: pytest.LogCa
     @lab.engine.bot("blocks")
     async def _(turn: coop.Turn) -> AsyncIterator[str]:
         yield "now "
-        time.sleep(1.2)
+        time.sleep(1.3)  # noqa: ASYNC251
         yield "later"
 
     blocked, quick = await asyncio.gather(lab.room.ask("blocks", "x"), lab.room.ask("quick", "x"))
     assert (blocked.text, quick.text) == ("now later", "Not blocked.")
     told = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert any("asyncio.to_thread" in record.getMessage() for record in told)
+    assert any(
+        "asyncio.to_thread" in record.getMessage() and "bot blocks" in record.getMessage() for record in told
+    )
+
+    @lab.engine.bot("forever", timeout=0.3)
+    async def _(turn: coop.Turn) -> str:
+        time.sleep(1.5)  # noqa: ASYNC251
+        return "too late"
+
+    with pytest.raises(coop.BotTimeoutError) as late:
+        await lab.room.ask("forever", "x")
+    assert "asyncio.to_thread" in "".join(late.value.__notes__)
+
+
+async def test_a_bot_that_waits_for_long_blocks_nothing(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    @lab.engine.bot("thinks")
+    async def _(turn: coop.Turn) -> AsyncIterator[str]:
+        yield "hm "
+        await asyncio.sleep(1.3)
+        yield "yes"
+
+    assert (await lab.room.ask("thinks", "x")).text == "hm yes"
+    assert not caplog.records
 
 
 async def test_a_bot_that_never_waits_lets_others_run(lab: Lab) -> None:

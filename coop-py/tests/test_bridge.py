@@ -10,10 +10,9 @@ import resource
 import threading
 from collections.abc import Awaitable, Callable
 
+import gemini_coop as coop
 import pytest
 from conftest import Lab
-
-import gemini_coop as coop
 
 
 async def test_no_event_is_lost_to_a_cancelled_wait(lab: Lab) -> None:
@@ -274,7 +273,9 @@ def test_the_wrong_loop_says_so() -> None:
             loop = asyncio.get_running_loop()
 
             def send() -> str:
-                return asyncio.run_coroutine_threadsafe(room.send("from a thread"), loop).result().message.text
+                return (
+                    asyncio.run_coroutine_threadsafe(room.send("from a thread"), loop).result().message.text
+                )
 
             return await asyncio.to_thread(send)
 
@@ -292,11 +293,11 @@ async def test_a_forked_child_says_so(lab: Lab) -> None:
         try:
             for call in (lab.room.send("x"), anext(events)):
                 try:
-                    call.send(None)  # type: ignore[attr-defined]
+                    call.send(None)
                 except coop.ForkedProcessError as error:
                     words = str(error)
                 finally:
-                    call.close()  # type: ignore[attr-defined]
+                    call.close()
             lab.bobs = lab.room
             del events
             gc.collect()
@@ -307,7 +308,7 @@ async def test_a_forked_child_says_so(lab: Lab) -> None:
     with os.fdopen(reader) as pipe:
         words = await asyncio.to_thread(pipe.read)
     assert "spawn" in words
-    assert os.waitpid(child, 0) == (child, 0)
+    assert await asyncio.to_thread(os.waitpid, child, 0) == (child, 0)
     assert (await lab.room.send("the parent goes on")).message.text == "the parent goes on"
 
 
@@ -325,13 +326,17 @@ async def test_records_of_the_engine_go_to_logging(caplog: pytest.LogCaptureFixt
         try:
             async with coop.open() as engine:
                 room = await (await engine.create_user("alice")).create_room("lab")
-                engine.add_bot(coop.MockBot("broken", text="one two", first_delay=0, delay=0, breaks_off_after=1))
+                engine.add_bot(
+                    coop.MockBot("broken", text="one two", first_delay=0, delay=0, breaks_off_after=1)
+                )
                 with pytest.raises(coop.BotError):
                     await room.ask("broken", "x")
         finally:
             coop.disable_logging()
     records = [record for record in caplog.records if record.name.startswith("gemini_coop.coop_core.")]
-    assert any(record.levelno == logging.WARNING and "a bot failed" in record.getMessage() for record in records), records
+    assert any(
+        record.levelno == logging.WARNING and "a bot failed" in record.getMessage() for record in records
+    ), records
     assert all(record.thread == threading.get_ident() for record in records)
     many = len(caplog.records)
     async with coop.open() as engine:

@@ -65,7 +65,9 @@ def test_exits_with_pending_work_are_silent(work: str) -> None:
 def test_an_engine_that_was_never_closed_is_warned_of() -> None:
     ended = run(PROGRAM.format(work="pass"), "-W", "always::ResourceWarning")
     assert ended.returncode == 0
-    assert re.search(r"ResourceWarning: an engine was never closed: use `async with`", ended.stderr), ended.stderr
+    assert re.search(r"ResourceWarning: an engine was never closed: use `async with`", ended.stderr), (
+        ended.stderr
+    )
 
 
 def test_a_closed_one_is_not() -> None:
@@ -147,7 +149,11 @@ def test_a_server_ends_in_order_when_it_is_told(how: signal.Signals) -> None:
 
 def test_ctrl_c_elsewhere_is_as_ever() -> None:
     program = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(PROGRAM.format(work="print('on', flush=True); await asyncio.sleep(60)"))],
+        [
+            sys.executable,
+            "-c",
+            textwrap.dedent(PROGRAM.format(work="print('on', flush=True); await asyncio.sleep(60)")),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

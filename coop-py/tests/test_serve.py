@@ -15,10 +15,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import gemini_coop as coop
 import pytest
 from conftest import Lab
-
-import gemini_coop as coop
 
 
 def get(url: str, **body: str) -> tuple[int, str]:
@@ -37,7 +36,11 @@ async def test_a_script_and_a_browser_share_a_room(lab: Lab) -> None:
         assert (await asyncio.to_thread(get, server.url))[0] == 200, "the web client"
         assert await asyncio.to_thread(get, server.url + "/health") == (200, '{"status":"healthy"}')
         made, _ = await asyncio.to_thread(
-            get, server.url + "/api/auth/register", username="carol", email="carol@example.org", password="correct horse"
+            get,
+            server.url + "/api/auth/register",
+            username="carol",
+            email="carol@example.org",
+            password="correct horse",
         )
         assert made == 200
         assert (await lab.engine.find_user("carol")).name == "carol"
@@ -48,22 +51,32 @@ async def test_a_script_and_a_browser_share_a_room(lab: Lab) -> None:
 
 
 async def test_settings_are_heeded(lab: Lab) -> None:
-    settings: dict[str, Any] = {"web": False, "registration": False, "secret": b"x" * 32, "limits": {"asks_in_flight": "1"}}
+    settings: dict[str, Any] = {
+        "web": False,
+        "registration": False,
+        "secret": b"x" * 32,
+        "limits": {"asks_in_flight": "1"},
+    }
     async with coop.serve(lab.engine, port=0, cors_origins=["https://example.org"], **settings) as server:
         assert (await asyncio.to_thread(get, server.url))[0] == 404
         refused, _ = await asyncio.to_thread(
-            get, server.url + "/api/auth/register", username="carol", email="carol@example.org", password="correct horse"
+            get,
+            server.url + "/api/auth/register",
+            username="carol",
+            email="carol@example.org",
+            password="correct horse",
         )
         assert refused == 403
-    for wrong in (
+    wrongs: list[dict[str, Any]] = [
         {"secret": "short"},
         {"limits": {"no_such": "1"}},
         {"limits": {"asks_in_flight": "many"}},
         {"token_ttl": -1.0},
         {"trusted_proxies": ["nowhere"]},
-    ):
+    ]
+    for wrong in wrongs:
         with pytest.raises(ValueError):
-            async with coop.serve(lab.engine, port=0, **wrong):  # type: ignore[arg-type]
+            async with coop.serve(lab.engine, port=0, **wrong):
                 pass
 
 

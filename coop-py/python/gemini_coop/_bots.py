@@ -13,7 +13,7 @@ import functools
 import inspect
 import json
 import logging
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -31,8 +31,6 @@ _logger = logging.getLogger("gemini_coop.bots")
 _PATIENCE: Final = 0.005
 #: How many failures are kept until somebody asks for them.
 _KEPT: Final = 256
-#: A bot that has not let the loop run for this long is told so, in seconds.
-_BLOCKED: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +178,8 @@ class Bots:
         self._link = link
         self._bots: dict[int, tuple[str, BotFunction, contextvars.Context]] = {}
         self._runs: dict[int, asyncio.Task[None]] = {}
+        #: Which turns have ended when: the last few.
+        self._ended: deque[tuple[str, float]] = deque(maxlen=16)
         #: Bots answer for as long as nobody has cancelled this task. A program that ends cancels every task, and what began to
         #: answer after that would be cut off in its middle when the loop is closed.
         self._keeper: asyncio.Task[None] | None = None
@@ -187,6 +187,7 @@ class Bots:
         self._failures: OrderedDict[int, BaseException] = OrderedDict()
         link.on_ask = self._ask
         link.on_stop = self._stop
+        link.on_blocked = self._answering
 
     def add(self, handle: str, function: BotFunction, settings: BotSettings) -> None:
         """Adds a bot."""
@@ -229,7 +230,16 @@ class Bots:
             context=context.copy(),
         )
         self._runs[run] = task
-        task.add_done_callback(lambda _: self._runs.pop(run, None))
+        task.add_done_callback(functools.partial(self._done, run))
+
+    def _done(self, run: int, task: asyncio.Task[None]) -> None:
+        del self._runs[run]
+        self._ended.append((task.get_name(), self._link.loop.time()))
+
+    def _answering(self, seconds: float) -> list[str]:
+        since = self._link.loop.time() - seconds
+        ended = [name for name, at in self._ended if at >= since]
+        return [*ended, *(task.get_name() for task in self._runs.values())]
 
     def _stop(self, run: int) -> None:
         task = self._runs.get(run)
@@ -279,7 +289,7 @@ async def _run(handle: str, function: BotFunction, turn: Turn, answer: _native.A
     if isinstance(reply, AsyncIterator):
         pieces: AsyncIterator[object] = reply
         try:
-            await _stream(handle, pieces, turn, answer)
+            await _stream(handle, pieces, answer)
         finally:
             # Of a generator that was stopped between two pieces: its `finally` runs now, not when it is collected.
             if inspect.isasyncgen(pieces):
@@ -296,7 +306,7 @@ async def _run(handle: str, function: BotFunction, turn: Turn, answer: _native.A
         )
 
 
-async def _stream(handle: str, pieces: AsyncIterator[object], turn: Turn, answer: _native.Answer) -> None:
+async def _stream(handle: str, pieces: AsyncIterator[object], answer: _native.Answer) -> None:
     paused = monotonic()
     async for piece in pieces:
         if not answer.push(_text(handle, piece, "yielded", "yield str, such as `yield str(...)`")):
@@ -304,14 +314,6 @@ async def _stream(handle: str, pieces: AsyncIterator[object], turn: Turn, answer
         now = monotonic()
         # Others get their turn also beside a bot that never waits; those that wait do not pay for it.
         if now - paused >= _PATIENCE:
-            if now - paused >= _BLOCKED:
-                _logger.warning(
-                    "bot %s blocked the event loop for %.1f s in turn %d: await what waits, and call what computes by"
-                    " `await asyncio.to_thread(...)`",
-                    handle,
-                    now - paused,
-                    turn.id,
-                )
             await asyncio.sleep(0)
             paused = monotonic()
 
@@ -361,7 +363,7 @@ class BuiltinBot:
 class GeminiBot(BuiltinBot):
     """Asks a Gemini model of Google's, by its streaming API.
 
-    >>> GeminiBot("key-of-mine", model="gemini-2.5-flash")
+    >>> coop.GeminiBot("key-of-mine", model="gemini-2.5-flash")
     GeminiBot('gemini')
     """
 
@@ -387,7 +389,7 @@ class MockBot(BuiltinBot):
     """Says prepared things without a model: a demonstration, the prompt itself (``echo``), one ``text``, or a ``script`` of
     pieces with the seconds before each.
 
-    >>> MockBot("parrot", echo=True, delay=0.01)
+    >>> coop.MockBot("parrot", echo=True, delay=0.01)
     MockBot('parrot')
     """
 
@@ -423,7 +425,7 @@ class MockBot(BuiltinBot):
 class ScribeBot(BuiltinBot):
     """Answers from the room's own history, by rules and without a model: who said what, when, and how often.
 
-    >>> ScribeBot()
+    >>> coop.ScribeBot()
     ScribeBot('scribe')
     """
 

@@ -25,7 +25,7 @@ import os
 import warnings
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec
 
 from . import _native
 from ._errors import ClosedError, ForkedProcessError, WrongLoopError
@@ -36,6 +36,18 @@ if TYPE_CHECKING:
 _P = ParamSpec("_P")
 
 _links: weakref.WeakSet[Link] = weakref.WeakSet()
+
+
+#: A loop that comes this late, in seconds, is blocked by something.
+_BLOCKED: Final = 1.0
+
+
+def told_blocked(late: float) -> str:
+    """Words for it."""
+    return (
+        f"the event loop did not run for {late:.1f} s: await what waits, and call what computes or blocks by"
+        " `await asyncio.to_thread(...)`"
+    )
 
 
 class Link:
@@ -50,12 +62,16 @@ class Link:
         #: What to do when a bot is asked, and when its turn is over. Set by whoever keeps the bots.
         self.on_ask: Callable[[int, int, str, _native.Answer], None] | None = None
         self.on_stop: Callable[[int], None] | None = None
+        #: Which turns were being answered in the last so many seconds.
+        self.on_blocked: Callable[[float], list[str]] | None = None
         #: What serves the engine, so that it ends first.
         self.servers: set[Server] = set()
         self.subscriptions: weakref.WeakSet[_native.Subscription] = weakref.WeakSet()
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._waits: dict[int, asyncio.Future[None]] = {}
         self._numbers = 0
+        #: When the loop came late, by its own clock, and by how much: to be told with what has gone wrong meanwhile.
+        self.blocked: tuple[float, float] | None = None
         # Weakly: a loop that goes on does not keep an engine that nobody has any more.
         drain = weakref.WeakMethod(self._drain)
 
@@ -142,7 +158,9 @@ class Link:
     def _drain(self) -> None:
         if self.forked:
             return
-        results, ready, asks, stops, records = self.bridge.drain()
+        results, ready, asks, stops, records, late = self.bridge.drain()
+        if late >= _BLOCKED:
+            self._blocked(late)
         for number, result, failed in results:
             future = self._calls.pop(number, None)
             if future is None or future.done():
@@ -161,6 +179,13 @@ class Link:
                 self.on_stop(run)
         for level, name, text in records:
             logging.getLogger(f"gemini_coop.{name}").log(level, "%s", text)
+
+    def _blocked(self, late: float) -> None:
+        self.blocked = (self.loop.time(), late)
+        answering = self.on_blocked(late) if self.on_blocked is not None else []
+        logging.getLogger("gemini_coop").warning(
+            "%s (answering: %s)", told_blocked(late), "; ".join(answering) or "no bot"
+        )
 
     def end(self) -> None:
         """Ends the threads at once, and hands everybody what is left for them."""

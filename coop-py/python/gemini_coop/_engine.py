@@ -61,6 +61,9 @@ class Engine:
     async def create_user(self, name: str) -> User:
         """Makes a user who logs in elsewhere, if at all.
 
+        >>> await engine.create_user("Carol")
+        <User 3 'carol'>
+
         :raises BadRequestError: for a malformed or reserved name.
         :raises ConflictError: for one that is taken.
         """
@@ -131,6 +134,13 @@ class Engine:
         It is asked by ``/handle`` and ``@handle``. The keywords are those of :class:`BotSettings`. Stopping a turn raises
         ``CancelledError`` at the bot's current ``await``.
 
+        >>> @engine.bot("shout", about="I shout.")
+        ... async def shout(turn):
+        ...     for word in turn.prompt.split():
+        ...         yield word.upper() + " "
+        >>> (await room.ask("shout", "how are you?")).text
+        'HOW ARE YOU? '
+
         :raises TypeError: for a plain function.
         :raises BadRequestError: for a malformed handle.
         :raises ConflictError: for one that is taken.
@@ -148,7 +158,16 @@ class Engine:
 
     def add_bot(self, bot: AnyBot) -> None:
         """Adds a bot that is an object with ``name`` and ``reply(turn)``, and perhaps ``settings``, or a built-in one. The
-        first bot that is added is the one that ``/bot`` and AI chats ask."""
+        first bot that is added is the one that ``/bot`` and AI chats ask.
+
+        >>> class Polite:
+        ...     name = "polite"
+        ...     async def reply(self, turn):
+        ...         return f"Thank you, {turn.asked_by}."
+        >>> engine.add_bot(Polite())
+        >>> (await room.ask("polite", "Hello!")).text
+        'Thank you, alice.'
+        """
         self._link.check()
         if isinstance(bot, BuiltinBot):
             self._link.native.add_builtin_bot(bot._native)
@@ -259,6 +278,10 @@ def open(
 ) -> Opening:
     """Opens an engine: ``async with coop.open("chat.db") as engine``, or ``engine = await coop.open("chat.db")``.
 
+    >>> async with coop.open(":memory:", bots=[coop.MockBot("parrot", echo=True)]) as engine:
+    ...     engine.stats().bots
+    ('parrot',)
+
     :param url: ``:memory:``, the path of an SQLite file, or ``postgres://user:password@host/name``.
     :param bots: Bots to begin with; the first is the one that ``/bot`` and AI chats ask.
     :param bus: ``redis://host``, by which several engines on one PostgreSQL hear of each other at once.
@@ -286,6 +309,10 @@ def serve(
 
     ``await coop.serve(engine)`` runs until it is cancelled or the program is told to end (Ctrl-C, SIGTERM), and then ends in
     order. ``async with coop.serve(engine, port=0) as server`` runs beside what is inside; ``server.url`` tells where.
+
+    >>> async with coop.serve(engine, port=0) as server:
+    ...     print(server.url)
+    http://127.0.0.1:...
 
     :param secret: What signs the tokens, at least 32 bytes. Without one, everybody logs in again after a restart.
     :param registration: Whether anybody may make an account.

@@ -11,7 +11,7 @@ def enable_logging(level: int | str = logging.INFO) -> None:
     """Has the engine's own records, from this level on, go to :mod:`logging`, under the logger ``gemini_coop``. They come
     with the loop, in batches, and never from another thread.
 
-    >>> enable_logging("WARNING")
+    >>> coop.enable_logging("WARNING")
     """
     number = logging.getLevelNamesMapping()[level.upper()] if isinstance(level, str) else level
     if not _native.enable_logging(max(0, min(number, 254))):
@@ -21,6 +21,6 @@ def enable_logging(level: int | str = logging.INFO) -> None:
 def disable_logging() -> None:
     """Has them go nowhere again.
 
-    >>> disable_logging()
+    >>> coop.disable_logging()
     """
     _native.disable_logging()

@@ -571,7 +571,12 @@ class Bridge:
     def drain(
         self,
     ) -> tuple[
-        list[tuple[int, Any, bool]], list[int], list[tuple[int, int, str, Answer]], list[int], list[_Record]
+        list[tuple[int, Any, bool]],
+        list[int],
+        list[tuple[int, int, str, Answer]],
+        list[int],
+        list[_Record],
+        float,
     ]: ...
 
 @final

@@ -9,7 +9,7 @@ from typing import Any
 
 from . import _native
 from ._bots import Bots
-from ._bridge import Link
+from ._bridge import Link, told_blocked
 from ._errors import NotFoundError, of_bot
 from ._native import Account, Member, Message, RoomEntry, TurnEnd, TurnInfo
 from ._subscription import Position, Subscription
@@ -60,6 +60,10 @@ class User:
         """Makes a room and becomes its owner. Without a name it is called after its members. In an AI chat every message
         of a lone member asks the default bot.
 
+        >>> den = await alice.create_room("den", members=[bob])
+        >>> (await den.entry()).role
+        'owner'
+
         :raises BadRequestError: for a malformed name.
         """
         natives = [member._native for member in members]
@@ -92,7 +96,12 @@ class User:
 
     def subscribe(self) -> Subscription:
         """Everything that happens in all their rooms, those they gain included: without deltas and other fleeting things. It
-        begins with a :class:`RoomGained` for each room."""
+        begins with a :class:`RoomGained` for each room.
+
+        >>> async with bob.subscribe() as events:
+        ...     (await anext(events)).entry.name
+        'lab'
+        """
         link = self._engine.link
         link.check()
 
@@ -118,7 +127,12 @@ class Sent:
 
 
 class TurnHandle:
-    """A turn that was asked for. Awaiting it gives its end; to stop waiting does not stop the bot."""
+    """A turn that was asked for. Awaiting it gives its end; to stop waiting does not stop the bot.
+
+    >>> turn = (await room.send("/echo Hello!")).turn
+    >>> (await turn).status
+    'done'
+    """
 
     __slots__ = ("_engine", "_native", "bot", "id")
 
@@ -200,6 +214,11 @@ class Room:
         With a ``client_id`` it can be sent again without doubling: the same id is the same message, for ever. ``meta`` is
         a mapping of JSON, up to 4 KiB, that goes with it.
 
+        >>> sent = await room.send("Hello!", client_id="c1", meta={"mood": "good"})
+        >>> again = await room.send("Hello!", client_id="c1", meta={"mood": "good"})
+        >>> (again.duplicate, again.message == sent.message)
+        (True, True)
+
         :raises BadRequestError: for a blank text.
         :raises TooLargeError: over 64 KiB.
         :raises ConflictError: if the ``client_id`` was used with another text.
@@ -218,9 +237,15 @@ class Room:
 
         An answer that was stopped or interrupted is returned as far as it was written; its ``status`` tells.
 
+        >>> answer = await room.ask("echo", "Hello!")
+        >>> print(f"{answer.author}: {answer.text}")
+        echo: Hello!
+
         :raises NotFoundError: if there is no such bot.
         :raises BotError: if the bot fails, or may not begin. A Python bot's own exception is its ``__cause__``.
         """
+        link = self._engine.link
+        began = link.loop.time()
         sent = await self.send(f"/{bot} {prompt}")
         turn = next((turn for turn in sent.turns if turn.bot == bot), None)
         if turn is None:
@@ -233,6 +258,8 @@ class Room:
         if message is None or end.status == "failed":
             error = of_bot(end.error_code or "internal", end.error or "The bot failed.")
             error.message = message
+            if isinstance(error, TimeoutError) and link.blocked is not None and link.blocked[0] >= began:
+                error.add_note(told_blocked(link.blocked[1]))
             raise error from self._engine.bots.failure(turn.id)
         return message
 
@@ -263,6 +290,21 @@ class Room:
 
         After a position (:attr:`Subscription.position`, or the ``seq`` of an event) it takes up from there: the events since
         and the rest of each open answer, or a snapshot if that is too long ago.
+
+        >>> async with room.subscribe() as events:
+        ...     sent = await room.send("/echo Hello!")
+        ...     async for event in events:
+        ...         match event:
+        ...             case coop.MessagePosted(message=message): print(f"{message.author}: {message.text}")
+        ...             case coop.Delta(text=text): print(text)
+        ...             case coop.TurnEnded(status=status): print(f"[{status}]"); break
+        alice: /echo Hello!
+        Hello!
+        [done]
+        >>> async with room.subscribe(after=events.position) as events:
+        ...     sent = await room.send("and on")
+        ...     print((await anext(events)).message.text)
+        and on
         """
         link = self._engine.link
         link.check()
@@ -283,7 +325,15 @@ class Room:
     async def history(
         self, limit: int = 50, before: Message | int | None = None, after: Message | int | None = None
     ) -> list[Message]:
-        """The newest messages, or those before or after a message or a ``seq``: oldest first, up to 200."""
+        """The newest messages, or those before or after a message or a ``seq``: oldest first, up to 200.
+
+        >>> for text in ("one", "two", "three"):
+        ...     sent = await room.send(text)
+        >>> newest = await room.history(limit=2)
+        >>> before = await room.history(limit=2, before=newest[0])
+        >>> [message.text for message in before + newest]
+        ['one', 'two', 'three']
+        """
         messages, _ = await self._page(limit, before, after)
         return messages
 
@@ -299,7 +349,12 @@ class Room:
         return page
 
     async def iter_history(self, *, newest_first: bool = False) -> AsyncIterator[Message]:
-        """All messages, page by page."""
+        """All messages, page by page.
+
+        >>> sent = await room.send("Hello!")
+        >>> [message.to_dict()["text"] async for message in room.iter_history()]
+        ['Hello!']
+        """
         edge, more = (None, True) if newest_first else (0, True)
         while more:
             before, after = (edge, None) if newest_first else (None, edge)
@@ -309,7 +364,12 @@ class Room:
                 edge = message.seq
 
     async def search(self, text: str, limit: int = 50, before: Message | int | None = None) -> list[Message]:
-        """Messages that have all words of a text, or words that begin so: the newest, oldest first."""
+        """Messages that have all words of a text, or words that begin so: the newest, oldest first.
+
+        >>> sent = await room.send("The migration is done.")
+        >>> [message.text for message in await room.search("migra DONE")]
+        ['The migration is done.']
+        """
         below = before.seq if isinstance(before, Message) else before
         messages, _ = await self._engine.link.call(self._native.search, text, limit, below)
         found: list[Message] = messages
@@ -354,7 +414,11 @@ class Room:
         return RoomSettings(**json.loads(await self._engine.link.call(self._native.settings)))
 
     async def configure(self, **changes: Any) -> RoomSettings:
-        """Changes some of the :class:`RoomSettings`. Only the owner may."""
+        """Changes some of the :class:`RoomSettings`. Only the owner may.
+
+        >>> (await room.configure(who_may_stop="asker")).who_may_stop
+        'asker'
+        """
         kept = await self._engine.link.call(self._native.configure, json.dumps(changes))
         return RoomSettings(**json.loads(kept))
 
@@ -366,7 +430,13 @@ class Room:
         return members
 
     async def invite(self, user: User) -> None:
-        """Makes somebody a member. Any member may."""
+        """Makes somebody a member. Any member may.
+
+        >>> carol = await engine.create_user("carol")
+        >>> await room.invite(carol)
+        >>> [member.name for member in await room.members()]
+        ['alice', 'bob', 'carol']
+        """
         await self._engine.link.call(self._native.invite, user._native)
 
     async def remove(self, user: User | Member | int) -> None:

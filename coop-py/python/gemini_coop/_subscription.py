@@ -18,7 +18,11 @@ _IN_A_ROW = 64
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a subscription stands, in the middle of an answer if need be: what :meth:`Room.subscribe` takes up from."""
+    """Where a subscription stands, in the middle of an answer if need be: what :meth:`Room.subscribe` takes up from.
+
+    >>> coop.Position.from_dict(coop.Position(epoch=7, seq=3, tapes={12: 40}).to_dict())
+    Position(epoch=7, seq=3, tapes={12: 40})
+    """
 
     epoch: int
     seq: int

@@ -5,7 +5,7 @@
 ...     for word in turn.prompt.split():
 ...         yield word.upper()
 >>> async def pieces():
-...     return [piece async for piece in shout(turn("how are you?"))]
+...     return [piece async for piece in shout(coop.testing.turn("how are you?"))]
 >>> asyncio.run(pieces())
 ['HOW', 'ARE', 'YOU?']
 """
