@@ -768,11 +768,7 @@ impl Room {
     pub async fn configure(&self, settings: RoomSettings) -> Result<()> {
         names::check_system_text(&settings.system)?;
         let bots = self.shared.bots();
-        if settings
-            .default_bot
-            .as_ref()
-            .is_some_and(|own| bots.get(own).is_none())
-        {
+        if settings.default_bot.as_ref().is_some_and(|own| bots.get(own).is_none()) {
             return Err(Error::bad_request("there is no such bot"));
         }
         self.carry_out(Intent::Configure {

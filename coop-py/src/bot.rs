@@ -3,9 +3,7 @@
 
 use crate::bridge::{Way, lock};
 use crate::here::Here;
-use coop_core::{
-    Bot, BotError, BotErrorKind, BotProfile, Finish, ReplyWriter, Turn, Usage, async_trait,
-};
+use coop_core::{Bot, BotError, BotErrorKind, BotProfile, Finish, ReplyWriter, Turn, Usage, async_trait};
 use futures::FutureExt;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;

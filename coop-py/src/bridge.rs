@@ -242,7 +242,9 @@ impl Bridge {
             queue.records.push_back(Record::lost(queue.lost));
         }
         let records: Vec<_> = queue.records.into_iter().map(Record::into_tuple).collect();
-        let late = queue.woken.map_or(0.0, |woken| came.saturating_duration_since(woken).as_secs_f64());
+        let late = queue
+            .woken
+            .map_or(0.0, |woken| came.saturating_duration_since(woken).as_secs_f64());
         (results, queue.ready, asks, queue.stops, records, late).into_pyobject(py)
     }
 }

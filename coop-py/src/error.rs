@@ -1,6 +1,6 @@
 //! Errors of the engine as exceptions of the package, which decides their classes.
 
-use coop_core::{Error, ErrorKind};
+use coop_core::{BotErrorKind, Error, ErrorKind};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use std::io;
@@ -33,9 +33,7 @@ impl Failure {
             Self::Engine(error) => exception(py, &error).unwrap_or_else(|broken| broken),
             Self::System(error) => match error.raw_os_error() {
                 // Made by Python from the number, so that it has its `errno`, and the class that goes with that.
-                Some(number) => match pyo3::exceptions::PyOSError::new_err((number, error.to_string())) {
-                    made => made,
-                },
+                Some(number) => pyo3::exceptions::PyOSError::new_err((number, error.to_string())),
                 None => error.into(),
             },
         }
@@ -47,15 +45,30 @@ pub(crate) fn raised(py: Python<'_>, error: &Error) -> PyErr {
     exception(py, error).unwrap_or_else(|broken| broken)
 }
 
-fn exception(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
-    static OF: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let of = OF.import(py, "gemini_coop._errors", "of")?;
-    let code = match error.kind() {
+/// The codes of all kinds of errors, for which there must be an exception each.
+#[pyfunction]
+pub(crate) fn error_codes() -> Vec<&'static str> {
+    ErrorKind::ALL.into_iter().map(code).collect()
+}
+
+/// The codes of all that can go wrong with a bot.
+#[pyfunction]
+pub(crate) fn bot_error_codes() -> Vec<&'static str> {
+    BotErrorKind::ALL.into_iter().map(BotErrorKind::code).collect()
+}
+
+fn code(kind: ErrorKind) -> &'static str {
+    match kind {
         // On the wire a closed engine is one that is away. Here it is the caller's own.
         ErrorKind::Closed => "closed",
         kind => kind.code(),
-    };
+    }
+}
+
+fn exception(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
+    static OF: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let of = OF.import(py, "gemini_coop._errors", "of")?;
     let after = error.retry_after().map(|after| after.as_secs_f64());
-    let made = of.call1((code, error.words(), error.is_retryable(), after))?;
+    let made = of.call1((code(error.kind()), error.words(), error.is_retryable(), after))?;
     Ok(PyErr::from_value(made))
 }

@@ -30,6 +30,8 @@ mod _native {
     #[pymodule_export]
     use crate::engine::{Engine, open};
     #[pymodule_export]
+    use crate::error::{bot_error_codes, error_codes};
+    #[pymodule_export]
     use crate::event::{
         Delta, Event, Gone, MemberJoined, MemberLeft, MessageDeleted, MessageEdited, MessagePosted, Presence, ReadMark,
         RoomGained, RoomUpdated, Snapshot, Tape, TurnEnded, TurnQueued, TurnStarted, Typing,

@@ -53,7 +53,10 @@ impl Room {
         self.0.get().1.id().0
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one for each thing that can be said of a message")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one for each thing that can be said of a message"
+    )]
     fn send(
         &self,
         call: u64,
@@ -78,7 +81,9 @@ impl Room {
     }
 
     fn edit(&self, call: u64, message: i64, text: String) -> Call {
-        self.begin(call, async move |room| room.edit(MessageId(message), text).await.map(Message))
+        self.begin(call, async move |room| {
+            room.edit(MessageId(message), text).await.map(Message)
+        })
     }
 
     fn delete(&self, call: u64, message: i64) -> Call {
@@ -86,7 +91,9 @@ impl Room {
     }
 
     fn message(&self, call: u64, message: i64) -> Call {
-        self.begin(call, async move |room| room.message(MessageId(message)).await.map(Message))
+        self.begin(call, async move |room| {
+            room.message(MessageId(message)).await.map(Message)
+        })
     }
 
     /// The messages, and whether there are more in that direction.
@@ -119,9 +126,11 @@ impl Room {
                     room.resume(position).await?
                 }
                 (None, Some(seq)) => {
-                    let mut position = Position::default();
-                    position.epoch = room.entry().await?.epoch;
-                    position.seq = Seq(seq);
+                    let position = Position {
+                        epoch: room.entry().await?.epoch,
+                        seq: Seq(seq),
+                        ..Position::default()
+                    };
                     room.resume(position).await?
                 }
                 (None, None) => room.subscribe().await?,

@@ -74,9 +74,11 @@ pub(crate) fn serve(link: &Link, call: u64, engine: coop_core::Engine, settings:
         let address = listener.local_addr()?;
         let stop = CancellationToken::new();
         let told = stop.clone().cancelled_owned();
-        let task = own
-            .runtime
-            .spawn(coop_server::serve(listener, api).with_graceful_shutdown(told).into_future());
+        let task = own.runtime.spawn(
+            coop_server::serve(listener, api)
+                .with_graceful_shutdown(told)
+                .into_future(),
+        );
         Ok::<_, Failure>(Server(Here::new(Running {
             link: own,
             address,

@@ -42,13 +42,17 @@ impl User {
             draft = draft.ai_chat();
         }
         let (user, own) = (user.clone(), link.clone());
-        link.start(call, async move { user.create_room(draft).await.map(|room| Room::new(&own, room)) })
+        link.start(call, async move {
+            user.create_room(draft).await.map(|room| Room::new(&own, room))
+        })
     }
 
     fn room(&self, call: u64, room: i64) -> Call {
         let (link, user) = self.0.get();
         let (user, own) = (user.clone(), link.clone());
-        link.start(call, async move { user.room(RoomId(room)).await.map(|room| Room::new(&own, room)) })
+        link.start(call, async move {
+            user.room(RoomId(room)).await.map(|room| Room::new(&own, room))
+        })
     }
 
     fn rooms(&self, call: u64) -> Call {

@@ -17,7 +17,11 @@ pub(crate) fn moment(py: Python<'_>, at: Timestamp) -> PyResult<Py<PyAny>> {
     static SINCE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let epoch = SINCE.get_or_try_init(py, || {
         let utc = PyTzInfo::utc(py)?;
-        PyResult::Ok(PyDateTime::new(py, 1970, 1, 1, 0, 0, 0, 0, Some(&utc))?.into_any().unbind())
+        PyResult::Ok(
+            PyDateTime::new(py, 1970, 1, 1, 0, 0, 0, 0, Some(&utc))?
+                .into_any()
+                .unbind(),
+        )
     })?;
     static DELTA: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let delta = DELTA.import(py, "datetime", "timedelta")?.call1((0, seconds, micros))?;

@@ -12,6 +12,7 @@ from typing import Any
 import gemini_coop as coop
 import pytest
 from conftest import Lab
+from gemini_coop import _errors, _native
 from websockets.asyncio.client import connect
 
 
@@ -66,8 +67,10 @@ async def test_messages(lab: Lab) -> None:
         await lab.room.send("x", meta={"no json": object()})
     with pytest.raises(TypeError):
         await lab.room.send(5)  # type: ignore[arg-type]
-    with pytest.raises(OverflowError):
+    with pytest.raises(coop.BadRequestError, match="out of range"):
         await lab.room.message(1 << 70)
+    with pytest.raises(coop.NotFoundError):
+        await lab.room.message(-1)
 
 
 async def test_history_and_search(lab: Lab) -> None:
@@ -85,8 +88,9 @@ async def test_history_and_search(lab: Lab) -> None:
     assert [m.text for m in await lab.room.search("MESS 44")] == [
         f"message {n}" for n in [44, *range(440, 450)]
     ]
-    with pytest.raises(coop.BadRequestError):
-        await lab.room.history(limit=0)
+    for limit in (0, -1, 201, 1 << 40):
+        with pytest.raises(coop.BadRequestError):
+            await lab.room.history(limit=limit)
     with pytest.raises(coop.BadRequestError):
         await lab.room.history(before=9, after=3)
     with pytest.raises(coop.BadRequestError):
@@ -316,3 +320,17 @@ async def test_two_engines_hear_of_each_other(postgres: str, redis: str) -> None
                 if isinstance(event, coop.MessagePosted):
                     assert event.message.text == "across"
                     break
+
+
+def test_there_is_an_exception_for_each_kind_of_error() -> None:
+    for code in _native.error_codes():
+        error = _errors.of(code, "words", False, 1.5)
+        assert (error.code, str(error), error.retryable, error.retry_after) == (code, "words", False, 1.5)
+        assert getattr(coop, type(error).__name__) is type(error)
+    assert len({type(_errors.of(code, "", False, None)) for code in _native.error_codes()}) == len(
+        _native.error_codes()
+    )
+    assert (
+        "unavailable" in coop.BotError.CODES
+        and coop.BotError("x", code="quota_exhausted").code == "quota_exhausted"
+    )

@@ -43,6 +43,11 @@ async def test_what_a_bot_may_be(lab: Lab) -> None:
     assert lab.engine.stats().bots == ("pieces", "whole", "object", "partial", "parrot", "scribe")
     assert (await lab.room.ask("pieces", "a b c")).text == "a b c "
     assert (await lab.room.ask("whole", "a b c")).text == "A B C"
+    assert (await lab.room.ask("whole", "")).text == ""
+    before = await lab.room.history()
+    with pytest.raises(coop.NotFoundError, match="the engine has pieces, whole"):
+        await lab.room.ask("nobody", "a b c")
+    assert await lab.room.history() == before, "nothing was said"
     answer = await lab.room.ask("object", "who?")
     assert answer.text == "alice in 'Be brief.'" and answer.author.name == "The Object"
     assert (await lab.room.ask("partial", "quoted")).text == "> quoted"

@@ -36,8 +36,8 @@ mod token;
 #[cfg(feature = "web")]
 mod web;
 
-pub use dialect::v1::event_json;
 pub use api::{Api, ApiBuilder, BuildError};
+pub use dialect::v1::event_json;
 pub use identity::Identity;
 pub use limits::{ClientAddr, LimitError, Limits, Rate};
 pub use reply::Body;

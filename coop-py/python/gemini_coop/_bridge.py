@@ -28,7 +28,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec
 
 from . import _native
-from ._errors import ClosedError, ForkedProcessError, WrongLoopError
+from ._errors import BadRequestError, ClosedError, ForkedProcessError, WrongLoopError
 
 if TYPE_CHECKING:
     from ._serve import Server
@@ -125,7 +125,10 @@ class Link:
         self._calls[number] = future
         call: _native.Call | None = None
         try:
-            call = begin(number, *args, **kwargs)
+            try:
+                call = begin(number, *args, **kwargs)
+            except OverflowError as error:
+                raise BadRequestError(f"a number is out of range: {error}") from error
             return await future
         finally:
             if self._calls.pop(number, None) is not None and call is not None:

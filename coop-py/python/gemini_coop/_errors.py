@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-if TYPE_CHECKING:
-    from ._native import Message
+from . import _native
+from ._native import Message
 
 
 class CoopError(Exception):
@@ -146,25 +146,7 @@ class BotError(CoopError):
     message: Message | None = None
 
     #: The codes that a bot may choose from.
-    CODES: ClassVar[frozenset[str]] = frozenset(
-        [
-            "rate_limited",
-            "quota_exhausted",
-            "auth",
-            "invalid_request",
-            "context_too_long",
-            "blocked_prompt",
-            "blocked_output",
-            "unavailable",
-            "server",
-            "timeout",
-            "transport",
-            "protocol",
-            "truncated",
-            "cancelled",
-            "internal",
-        ]
-    )
+    CODES: ClassVar[frozenset[str]] = frozenset(_native.bot_error_codes())
 
     def __init__(
         self,

@@ -45,8 +45,10 @@ __all__ = [
     "Typing",
     "Usage",
     "User",
+    "bot_error_codes",
     "disable_logging",
     "enable_logging",
+    "error_codes",
     "gemini_bot",
     "mock_bot",
     "open",
@@ -717,3 +719,5 @@ def mock_bot(
 def scribe_bot(handle: str) -> BuiltinBot: ...
 def enable_logging(level: int) -> bool: ...
 def disable_logging() -> None: ...
+def error_codes() -> list[str]: ...
+def bot_error_codes() -> list[str]: ...

@@ -10,7 +10,7 @@ from typing import Any
 from . import _native
 from ._bots import Bots
 from ._bridge import Link, told_blocked
-from ._errors import NotFoundError, of_bot
+from ._errors import BadRequestError, NotFoundError, of_bot
 from ._native import Account, Member, Message, RoomEntry, TurnEnd, TurnInfo
 from ._subscription import Position, Subscription
 
@@ -245,13 +245,14 @@ class Room:
         :raises BotError: if the bot fails, or may not begin. A Python bot's own exception is its ``__cause__``.
         """
         link = self._engine.link
+        link.check()
+        if bot not in (there := link.native.bots()):
+            raise NotFoundError(f"no bot is called {bot!r}: the engine has {', '.join(there) or 'none'}")
         began = link.loop.time()
         sent = await self.send(f"/{bot} {prompt}")
         turn = next((turn for turn in sent.turns if turn.bot == bot), None)
         if turn is None:
-            raise NotFoundError(
-                f"no bot is called {bot!r}: the engine has {', '.join(self._bots()) or 'none'}"
-            )
+            raise BadRequestError(f"{prompt!r} asks nothing of {bot!r}")
         end = await turn
         info = await turn.info()
         message = None if info.message is None else await self.message(info.message)
@@ -262,9 +263,6 @@ class Room:
                 error.add_note(told_blocked(link.blocked[1]))
             raise error from self._engine.bots.failure(turn.id)
         return message
-
-    def _bots(self) -> list[str]:
-        return self._engine.link.native.bots()
 
     async def edit(self, message: Message | int, text: str) -> Message:
         """Changes the text of one's own message."""
