@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+from asyncio import get_running_loop, sleep
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -90,19 +90,19 @@ class Subscription:
             if self._closed:
                 raise StopAsyncIteration
             native = await self._open()
-        if not self._link.closed:
-            self._link.check()
+        # What `check` would find, without its call: this is done for each event.
+        link = self._link
+        if link.forked or (link.loop is not get_running_loop() and not link.closed):
+            link.check()
         # Before anything is taken: this can be cancelled, too.
         if self._streak >= _IN_A_ROW:
             self._streak = 0
-            await asyncio.sleep(0)
-        while True:
-            event = native.look()
-            if event is not None:
-                self._streak += 1
-                return event
+            await sleep(0)
+        while (event := native.look()) is None:
             self._streak = 0
-            await self._link.wait(self._number)
+            await link.wait(self._number)
+        self._streak += 1
+        return event
 
     @property
     def position(self) -> Position | None:
