@@ -1,7 +1,7 @@
 //! What the Python package `gemini_coop` is made of underneath: an engine, and the way between its threads and Python's.
 //! Private to that package, whose own modules give it its shape and its words.
 //!
-//! Threads of the engine never touch the interpreter: what they have for Python goes into a [`bridge`], from which the
+//! Threads of the engine never touch the interpreter: what they have for Python goes into a `bridge`, from which the
 //! loop's thread fetches it. Only what is called from Python makes Python objects.
 
 mod bot;

@@ -108,8 +108,9 @@ impl Subscription {
     /// worth looking again. StopAsyncIteration at the end.
     fn look(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         let inner = self.0.get();
-        let mut reading = lock(&inner.reading);
-        match inner.look(&mut reading) {
+        // Let go of before Python is called: whoever waits for it may hold the interpreter.
+        let looked = inner.look(&mut lock(&inner.reading));
+        match looked {
             Poll::Pending => Ok(None),
             Poll::Ready(None) => Err(PyStopAsyncIteration::new_err(())),
             Poll::Ready(Some(Err(error))) => Err(raised(py, &error)),
