@@ -185,6 +185,17 @@ async fn bots_that_cannot_be_registered() {
         .build()
         .await;
     assert_eq!(kind(built), ErrorKind::Conflict);
+
+    // The same holds for one that joins later; what is refused changes nothing.
+    let engine = Engine::builder(MemoryStore::new()).bot(bot("ann")).build().await.unwrap();
+    assert_eq!(kind(engine.add_bot(bot("ann"))), ErrorKind::Conflict);
+    assert_eq!(kind(engine.add_bot(bot("with space"))), ErrorKind::BadRequest);
+    engine.add_bot(bot("carl")).unwrap();
+    assert_eq!(engine.bots(), ["ann", "carl"]);
+    let carl = engine.create_user("carl").await;
+    assert_eq!(kind(carl), ErrorKind::BadRequest, "a bot's name is no person's");
+    engine.close(Duration::ZERO).await;
+    assert_eq!(kind(engine.add_bot(bot("late"))), ErrorKind::Closed);
 }
 
 // A closed engine.
