@@ -37,7 +37,7 @@ def _documented() -> list[tuple[str, str]]:
     for module in modules:
         things: list[tuple[str, object]] = [(module.__name__, module)]
         for name, thing in vars(module).items():
-            if getattr(thing, "__module__", None) == module.__name__:
+            if isinstance(thing, (type, types.FunctionType)) and thing.__module__ == module.__name__:
                 things.append((f"{module.__name__}.{name}", thing))
                 if isinstance(thing, type):
                     things += [

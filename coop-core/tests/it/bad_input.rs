@@ -187,7 +187,11 @@ async fn bots_that_cannot_be_registered() {
     assert_eq!(kind(built), ErrorKind::Conflict);
 
     // The same holds for one that joins later; what is refused changes nothing.
-    let engine = Engine::builder(MemoryStore::new()).bot(bot("ann")).build().await.unwrap();
+    let engine = Engine::builder(MemoryStore::new())
+        .bot(bot("ann"))
+        .build()
+        .await
+        .unwrap();
     assert_eq!(kind(engine.add_bot(bot("ann"))), ErrorKind::Conflict);
     assert_eq!(kind(engine.add_bot(bot("with space"))), ErrorKind::BadRequest);
     engine.add_bot(bot("carl")).unwrap();
