@@ -149,24 +149,10 @@ impl Link {
         T: for<'py> IntoPyObjectExt<'py> + Send + 'static,
         E: Into<Failure> + 'static,
     {
-        self.start_with(call, doing, |py, made| made.into_py_any(py))
-    }
-
-    /// The same, where the Python object is made in its own way.
-    pub(crate) fn start_with<T, E>(
-        &self,
-        call: u64,
-        doing: impl Future<Output = Result<T, E>> + Send + 'static,
-        make: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
-    ) -> Call
-    where
-        T: Send + 'static,
-        E: Into<Failure> + 'static,
-    {
         let way = Arc::clone(&self.way);
         let task = self.runtime.spawn(async move {
             let result = doing.await;
-            let made = result.map(|made| Box::new(move |py: Python<'_>| make(py, made)) as Make);
+            let made = result.map(|made| Box::new(move |py: Python<'_>| made.into_py_any(py)) as Make);
             way.result(call, made.map_err(Into::into));
         });
         Call(Here::new(task.abort_handle()))

@@ -30,7 +30,7 @@ impl Failure {
     /// The exception.
     pub(crate) fn into_err(self, py: Python<'_>) -> PyErr {
         match self {
-            Self::Engine(error) => exception(py, &error).unwrap_or_else(|broken| broken),
+            Self::Engine(error) => raised(py, &error),
             Self::System(error) => match error.raw_os_error() {
                 // Made by Python from the number, so that it has its `errno`, and the class that goes with that.
                 Some(number) => pyo3::exceptions::PyOSError::new_err((number, error.to_string())),
