@@ -399,6 +399,20 @@ impl RoomStore for TableStore {
         Ok(turn.and_then(kept).map(|(_, receipt)| Receipt::clone(receipt)))
     }
 
+    async fn written_by(&self, user: UserId, after: MessageId, limit: u32) -> Result<Vec<(RoomId, MessageId)>> {
+        let tables = self.tables()?;
+        let theirs = |row: &&MessageRow| row.message.author.user == Some(user) && row.message.deleted_at.is_none();
+        let rows = tables
+            .messages
+            .iter()
+            .filter(theirs)
+            .filter(|row| row.message.id > after);
+        let mut written: Vec<_> = rows.map(|row| (row.message.room, row.message.id)).collect();
+        written.sort_by_key(|(_, id)| *id);
+        written.truncate(limit as usize);
+        Ok(written)
+    }
+
     async fn usage(&self, of: &UsageFilter) -> Result<UsageSum> {
         let tables = self.tables()?;
         let asked = |room: RoomId, row: &UsageRow| {

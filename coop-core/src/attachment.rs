@@ -232,6 +232,7 @@ impl Attachment {
     /// The same, from the store and the queue.
     async fn load_from(&self, feed: &Feed, level: Level, start: Start) -> Result<Pulled> {
         let (live, room) = (&feed.0, feed.room());
+        self.shared.meters.backfills.increment(1);
         let mut permit = self.permit().await?;
         let mut entries = Vec::new();
         let (mut seq, tapes) = match self.usable(feed, start).await? {

@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Hint;
 use crate::id::{RoomId, UserId};
 use crate::live::{Encoder, Frames, Pace};
+use crate::metrics::Meters;
 use crate::model::{Budgets, Finish, RoomInfo, Snapshot, TurnEnd, TurnStatus, UsageFilter, UsageSum};
 use crate::mutant::{Mutant, removed};
 use crate::names;
@@ -366,6 +367,12 @@ impl Engine {
     #[must_use]
     pub fn bus_state(&self) -> Option<BusState> {
         self.shared.bus().map(|bus| bus.state())
+    }
+
+    /// Brings those [figures](crate::metrics) up to date that only a look can tell. To be called before they are read.
+    pub fn update_metrics(&self) {
+        let up = self.bus_state().map(|state| state == BusState::Up);
+        Meters::look(self.shared.rooms_in_memory(), up);
     }
 
     /// For tests: how many rooms are in memory.

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, GoneReason, Hint};
 use crate::id::{RoomId, Seq, TurnId, UserId};
 use crate::live::{LiveRoom, Pace, Reader, ReaderId};
+use crate::metrics::Meters;
 use crate::model::{Budgets, RoomInfo, TurnEnd, TurnStatus};
 use crate::mutant::{Mutant, removed};
 use crate::names;
@@ -92,6 +93,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) passwords: Passwords,
     pub(crate) settings: Settings,
+    pub(crate) meters: Arc<Meters>,
     /// Every task of this engine, so that closing can wait for them.
     pub(crate) tasks: TaskTracker,
     /// The tasks of turns, which closing waits for before it lets the writers end.
@@ -219,6 +221,7 @@ impl Shared {
             clock,
             passwords,
             settings,
+            meters: Arc::new(Meters::new()),
             tasks: TaskTracker::new(),
             turn_tasks: TaskTracker::new(),
             loads: Semaphore::new(LOADS),
@@ -580,13 +583,20 @@ impl Enter<'_> {
     }
 
     fn active(&mut self, room: &RoomInfo, seq: Seq) -> &mut Active {
-        let (pace, tasks) = (self.shared.settings.pace, &self.shared.tasks);
+        let shared = self.shared;
         self.registry.rooms.entry(room.id).or_insert_with(|| {
             if let Some(bus) = &self.shared.bus {
                 bus.follow(room.id);
             }
             Active {
-                live: LiveRoom::new(room.id, room.is_ai_chat, seq, pace, tasks.clone()),
+                live: LiveRoom::new(
+                    room.id,
+                    room.is_ai_chat,
+                    seq,
+                    shared.settings.pace,
+                    shared.tasks.clone(),
+                    Arc::clone(&shared.meters),
+                ),
                 mailbox: None,
             }
         })

@@ -69,6 +69,7 @@
 //! [code](Error::code). The library installs no tracing subscriber, no signal handler and no panic hook.
 #![forbid(unsafe_code)]
 
+mod account;
 mod attachment;
 pub mod bot;
 mod builder;
@@ -81,6 +82,7 @@ pub mod event;
 mod gate;
 pub mod id;
 pub mod live;
+pub mod metrics;
 pub mod model;
 pub mod mutant;
 pub mod names;
@@ -99,6 +101,7 @@ mod turn;
 mod user;
 mod writer;
 
+pub use account::Departure;
 /// For those who implement the traits of this crate.
 pub use async_trait::async_trait;
 pub use attachment::{Attachment, Feed, Pulled, Start};

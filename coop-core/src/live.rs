@@ -20,9 +20,11 @@ pub(crate) use tape::{Heard, Refused};
 
 use crate::event::{Event, GoneReason, Hint, HintKind};
 use crate::id::{MessageId, RoomId, Seq, UserId};
+use crate::metrics::Meters;
 use crate::model::Message;
 use crate::mutant::{Mutant, removed};
 use crate::sync::lock;
+use ::metrics::Counter;
 use ahead::Ahead;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -68,12 +70,15 @@ pub struct LiveRoom {
     pub(crate) ai_chat: bool,
     /// Where the fan-out runs, so that a closing engine can wait for it.
     tasks: TaskTracker,
+    meters: Arc<Meters>,
     /// Wakes a fan-out that waits for a later moment than has now become due.
     changed: Notify,
     state: Mutex<State>,
 }
 
 struct State {
+    /// Counts pieces of answers.
+    deltas: Counter,
     /// The newest event in the queue or before it: the room's head, as far as this process knows.
     seq: Seq,
     /// The newest position: the number of entries there have ever been in this live room.
@@ -143,7 +148,14 @@ pub(crate) enum Pull {
 }
 
 impl LiveRoom {
-    pub(crate) fn new(id: RoomId, ai_chat: bool, seq: Seq, pace: Pace, tasks: TaskTracker) -> Arc<Self> {
+    pub(crate) fn new(
+        id: RoomId,
+        ai_chat: bool,
+        seq: Seq,
+        pace: Pace,
+        tasks: TaskTracker,
+        meters: Arc<Meters>,
+    ) -> Arc<Self> {
         let state = State {
             seq,
             head: Cursor::OUTSIDE + 1,
@@ -158,11 +170,13 @@ impl LiveRoom {
             hints: VecDeque::new(),
             running: false,
             pace,
+            deltas: meters.deltas.clone(),
         };
         Arc::new(Self {
             id,
             ai_chat,
             tasks,
+            meters,
             changed: Notify::new(),
             state: Mutex::new(state),
         })
@@ -203,6 +217,7 @@ impl LiveRoom {
 
     /// Appends committed events, in order and following `seq`, and opens and closes the tapes they speak of.
     pub(crate) fn append(self: &Arc<Self>, events: &[Arc<Event>]) {
+        self.meters.events.increment(events.len() as u64);
         let mut state = lock(&self.state);
         for event in events {
             match &**event {
@@ -623,6 +638,7 @@ impl State {
     /// Makes an entry of what a tape has gained since its last one.
     fn publish(&mut self, room: RoomId, tape: &Arc<Tape>) {
         if let Some(delta) = tape.publish(room) {
+            self.deltas.increment(1);
             self.push(Arc::new(delta), Some(Arc::clone(tape)), false);
         }
     }

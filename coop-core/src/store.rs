@@ -174,6 +174,10 @@ pub trait RoomStore: Send + Sync + 'static {
     /// What the bot had read whose answer is this message, if that is kept.
     async fn receipt(&self, room: RoomId, message: MessageId) -> Result<Option<Receipt>>;
 
+    /// Up to `limit` messages that this person has written and that are not deleted, in all rooms, those they have left
+    /// included, in the order of their ids above `after`. For deleting them all: it may read every message there is.
+    async fn written_by(&self, user: UserId, after: MessageId, limit: u32) -> Result<Vec<(RoomId, MessageId)>>;
+
     /// The sum of the tokens that were used.
     async fn usage(&self, of: &UsageFilter) -> Result<UsageSum>;
 
@@ -398,6 +402,14 @@ pub enum Intent {
         message: MessageId,
         /// Who.
         by: UserId,
+    },
+    /// Delete a message of somebody whose account goes, whether or not they are still a member. Deleting twice is no error
+    /// and makes no event; a message that is not theirs is `NotFound`.
+    Purge {
+        /// Which.
+        message: MessageId,
+        /// Its author.
+        author: UserId,
     },
     /// Make somebody a member; a member may. Inviting a member again is no error and makes no event. At most
     /// [`plan::MAX_MEMBERS`], then `TooLarge`.

@@ -12,6 +12,7 @@ use crate::error::{ErrorKind, Result};
 use crate::event::Event;
 use crate::id::{MessageId, RoomId, TurnId, UserId};
 use crate::live::{LiveRoom, Tape};
+use crate::metrics::Meters;
 use crate::model::{
     Context, Finish, FinishReason, Range, Receipt, TurnEnd, TurnError, TurnInfo, TurnStatus, Usage, WhoMayStop,
 };
@@ -28,6 +29,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 /// How long a bot that was stopped may take to be dropped before its turn ends without waiting for that.
 const DROP: Duration = Duration::from_secs(1);
@@ -53,15 +55,23 @@ pub(crate) async fn run(shared: Arc<Shared>, live: Arc<LiveRoom>, running: Arc<R
         turn: *turn,
         unkept: Mutex::default(),
     };
+    let meters = &shared.meters;
+    meters.turns_running.increment(1);
+    let span = tracing::info_span!("turn", room = %live.id, bot);
     // A panic here is one in the store or the context, and must cost this turn only, as one in the bot does.
-    let end = AssertUnwindSafe(answer.stream(bot)).catch_unwind().await;
+    let end = AssertUnwindSafe(answer.stream(bot))
+        .catch_unwind()
+        .instrument(span)
+        .await;
     let end = end.unwrap_or_else(|_| failed(BotError::new(BotErrorKind::Internal, "The bot failed.")));
     let text = if removed(Mutant::TapeCloses) {
         tape.text()
     } else {
         tape.close()
     };
+    Meters::turn_ended(bot, &end);
     answer.end(bot, end, text).await;
+    meters.turns_running.decrement(1);
     shared.end_turn(*turn);
     shared.tell_end(*turn);
 }
@@ -120,6 +130,7 @@ impl Answer<'_> {
             full: CancellationToken::new(),
             usage: Mutex::new(None),
             grown: self.shared.bus().map(|_| Notify::new()),
+            first: Mutex::new(Some((handle.to_owned(), Instant::now()))),
         });
         let mut told = Told {
             bytes: self.tape.len(),
@@ -429,12 +440,17 @@ struct TurnSink {
     usage: Mutex<Option<Usage>>,
     /// Wakes whoever tells the other engines, if there is a way to them.
     grown: Option<Notify>,
+    /// Whose turn it is and since when, until there is some text.
+    first: Mutex<Option<(String, Instant)>>,
 }
 
 impl TurnSink {
     fn append(&self, text: &str) -> Result<(), BotError> {
         if text.is_empty() {
             return Ok(());
+        }
+        if let Some((bot, since)) = lock(&self.first).take() {
+            Meters::first_piece(&bot, since.elapsed());
         }
         let appended = self.tape.append(text, self.limits.text_bytes);
         self.live.grown();

@@ -9,7 +9,6 @@ use crate::id::{RoomId, UserId};
 use crate::live::{Encoder, Reader};
 use crate::model::{Account, RoomEntry, UsageFilter, UsageSum};
 use crate::names;
-use crate::password;
 use crate::room::{Room, complete};
 use crate::store::{Greeting, Intent, NewRoom};
 use crate::subscription::Subscription;
@@ -22,10 +21,10 @@ const MAX_FOUND: u32 = 50;
 /// A user who acts. Cheap to clone.
 #[derive(Clone)]
 pub struct User {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     account: Arc<Account>,
     /// How often tokens had been ended before the account was read.
-    as_of: u64,
+    pub(crate) as_of: u64,
 }
 
 /// A room to be made by [`User::create_room`]: a name, or more.
@@ -129,78 +128,6 @@ impl User {
     #[must_use]
     pub fn account(&self) -> &Account {
         &self.account
-    }
-
-    /// Ends all their tokens, and with them every connection that was opened with one.
-    ///
-    /// ```
-    /// # coop_core::testing::in_a_lab(async |engine, alice, _, _| {
-    /// alice.log_out_everywhere().await?;
-    /// assert!(!alice.is_token_good().await?, "as of the token with which this handle was got");
-    /// assert!(engine.user(alice.id()).await?.is_token_good().await?);
-    /// # Ok(()) });
-    /// ```
-    ///
-    /// # Errors
-    /// `NotFound`, `Forbidden` if the user store keeps no tokens, `Unavailable` (not certain whether they have ended),
-    /// `Closed`. Dropping the call means ended or not ended.
-    pub async fn log_out_everywhere(&self) -> Result<()> {
-        let (users, id) = (Arc::clone(&self.shared.users), self.id());
-        self.end_tokens(async move { users.end_tokens(id).await }).await
-    }
-
-    /// Gives them another password, and ends all their tokens as [`log_out_everywhere`](Self::log_out_everywhere) does.
-    ///
-    /// ```
-    /// # coop_core::testing::in_a_lab(async |engine, _, _, _| {
-    /// let carol = engine.register("carol", "carol@example.org", "correct horse".into()).await?;
-    /// carol.set_password("battery staple".into()).await?;
-    /// assert!(engine.authenticate("carol", "correct horse".into()).await.is_err());
-    /// engine.authenticate("carol", "battery staple".into()).await?;
-    /// # Ok(()) });
-    /// ```
-    ///
-    /// # Errors
-    /// `BadRequest` for a password that breaks the rules, `Busy` if too many are being hashed, and as
-    /// [`log_out_everywhere`](Self::log_out_everywhere).
-    pub async fn set_password(&self, password: String) -> Result<()> {
-        self.shared.check_open()?;
-        let email = self.account.email.as_deref().unwrap_or("");
-        password::check_rules(&password, self.name(), email).map_err(Error::bad_request)?;
-        let hash = self.shared.passwords.hash(password).await?;
-        let (users, id) = (Arc::clone(&self.shared.users), self.id());
-        self.end_tokens(async move { users.set_password(id, &hash).await })
-            .await
-    }
-
-    /// Does what ends tokens in the store, and tells their readers. In a task of its own: whoever asked may be gone
-    /// before the readers have been told.
-    async fn end_tokens(&self, ending: impl Future<Output = Result<()>> + Send + 'static) -> Result<()> {
-        self.shared.check_open()?;
-        let (shared, id) = (Arc::clone(&self.shared), self.id());
-        let ended = self.shared.tasks.spawn(async move {
-            ending.await?;
-            shared.tell_tokens_ended(id);
-            shared.publish(|| BusItem::TokensEnded(id));
-            Ok::<_, Error>(())
-        });
-        let failed = |error| Error::internal("the tokens could not be ended").with_source(error);
-        self.shared.patiently(ended).await?.map_err(failed)?
-    }
-
-    /// Whether a token that was good for this handle's account still is. Asks the store only if somebody's tokens have
-    /// been ended since the account was read. For who attaches a reader: between the look and the attaching nothing
-    /// tells the reader of it.
-    ///
-    /// # Errors
-    /// `Unavailable`, `Closed`. Cancel safe.
-    pub async fn is_token_good(&self) -> Result<bool> {
-        self.shared.check_open()?;
-        if self.shared.token_ends() == self.as_of {
-            return Ok(true);
-        }
-        let now = self.shared.users.user(self.id()).await?;
-        Ok(now.is_some_and(|account| account.token_version == self.account.token_version))
     }
 
     /// Makes a room and becomes its owner.

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tracing::Instrument;
 
 /// How many mails wait in a mailbox before senders wait to put theirs in.
 pub(crate) const MAILBOX: usize = 256;
@@ -367,9 +368,16 @@ impl Writer {
             budgets: self.shared.settings.budgets,
             intents,
         };
-        match self.shared.rooms.commit(batch).await {
+        let span = tracing::debug_span!("commit", %room, n = batch.intents.len());
+        let meters = &self.shared.meters;
+        meters.intents.increment(batch.intents.len() as u64);
+        let begun = Instant::now();
+        let committed = self.shared.rooms.commit(batch).instrument(span).await;
+        meters.commit.record(begun.elapsed());
+        match committed {
             Ok(committed) => self.committed(committed, replies, &deletes).await,
             Err(error) => {
+                meters.commit_failures.increment(1);
                 tracing::warn!(%room, error = %error, source = ?std::error::Error::source(&error), "a commit failed");
                 self.marks.extend(marks);
                 if !self.marks.is_empty() && !self.shared.flushing.is_cancelled() {

@@ -11,8 +11,9 @@ use crate::dialect::seed::Seed;
 use crate::dialect::v1::V1;
 use crate::identity::Identity;
 use crate::limits::{Limits, Proxies, Seats, Tolls, client};
+use crate::meters::Meters;
 use crate::reply::{Answer, Body, Failure};
-use crate::router::{Endpoint, Found, Router};
+use crate::router::{Endpoint, Found, Route, Router};
 use crate::socket::{self, CENTURY, Pulse};
 use crate::token::{self, Secret, Tokens, WeakSecret};
 #[cfg(feature = "web")]
@@ -36,6 +37,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 /// The service. Cheap to clone; all clones are the same.
 ///
@@ -71,7 +73,9 @@ pub(crate) struct House {
     pub(crate) closing: CancellationToken,
     /// What pings the sockets.
     pub(crate) pulse: Arc<Pulse>,
-    /// The handles and names of the engine's bots, the default one first.
+    pub(crate) meters: Arc<Meters>,
+    /// Writes the figures of the process, if it gathers them.
+    pub(crate) figures: Option<Figures>,
     router: Router,
     #[cfg(feature = "web")]
     web: Option<Web>,
@@ -86,8 +90,10 @@ impl std::fmt::Debug for Api {
     }
 }
 
+/// What writes the figures of the process down.
+type Figures = Box<dyn Fn() -> String + Send + Sync>;
+
 /// Builds an [`Api`].
-#[derive(Debug)]
 pub struct ApiBuilder {
     engine: Engine,
     secret: Option<Vec<u8>>,
@@ -100,6 +106,15 @@ pub struct ApiBuilder {
     write_patience: Duration,
     web: bool,
     web_dir: Option<PathBuf>,
+    figures: Option<Figures>,
+}
+
+impl std::fmt::Debug for ApiBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiBuilder")
+            .field("engine", &self.engine)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why there is no [`Api`].
@@ -142,6 +157,7 @@ impl Api {
             write_patience: Duration::from_secs(30),
             web: true,
             web_dir: None,
+            figures: None,
         }
     }
 
@@ -175,11 +191,19 @@ impl Api {
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let begun = Instant::now();
         let origin = request.headers().get(ORIGIN).cloned();
+        let mut route = None;
         let mut response = match self.0.origins.preflight(request.method(), request.headers()) {
             Some(response) => response,
-            None => self.respond(request).await.unwrap_or_else(Failure::into_response),
+            None => {
+                let span = tracing::debug_span!("http", method = %request.method(), path = request.uri().path());
+                let responded = self.respond(request, &mut route).instrument(span).await;
+                responded.unwrap_or_else(Failure::into_response)
+            }
         };
+        let route = route.map(|route: &Route| (&route.method, route.path));
+        Meters::answered(route, response.status().as_u16(), begun.elapsed());
         self.0.origins.admit(origin.as_ref(), &mut response);
         for (name, value) in SAFE {
             response.headers_mut().entry(name).or_insert(value);
@@ -187,7 +211,11 @@ impl Api {
         response
     }
 
-    async fn respond<B>(&self, request: Request<B>) -> Result<Response<Body>, Failure>
+    async fn respond<B>(
+        &self,
+        request: Request<B>,
+        found: &mut Option<&'static Route>,
+    ) -> Result<Response<Body>, Failure>
     where
         B: hyper::body::Body + Send + 'static,
         B::Data: Send,
@@ -202,6 +230,7 @@ impl Api {
             Found::WithoutSlash(path) => return Err(Failure::moved(path, parts.uri.query())),
             Found::Nothing => return self.page(&parts),
         };
+        *found = Some(route);
         let ids = parameters
             .iter()
             .map(|text| text.parse().map_err(|_| Failure::malformed("Ids are numbers")))
@@ -397,6 +426,15 @@ impl ApiBuilder {
         self
     }
 
+    /// Answers `GET /metrics` with what this writes: the figures that the process has gathered through the `metrics`
+    /// facade ([the engine's](coop_core::metrics) and the server's), in Prometheus' text format. Whoever can reach the
+    /// server can read them, so a proxy should keep that path to itself. 404 by default.
+    #[must_use]
+    pub fn metrics(mut self, write: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        self.figures = Some(Box::new(write));
+        self
+    }
+
     /// Makes the service.
     ///
     /// # Errors
@@ -407,6 +445,7 @@ impl ApiBuilder {
             None if self.trust_identity => Secret::random().map_err(BuildError::NoRandomness)?,
             None => return Err(BuildError::NoSecret),
         };
+        let meters = Arc::new(Meters::new());
         Ok(Api(Arc::new(House {
             pulse: Arc::default(),
             dialects: Dialects {
@@ -418,7 +457,9 @@ impl ApiBuilder {
             origins: Origins::new(self.origins),
             registration: self.registration,
             tolls: Arc::new(Tolls::new(&self.limits)),
-            seats: Arc::new(Seats::new(&self.limits)),
+            seats: Arc::new(Seats::new(&self.limits, meters.connections.clone())),
+            meters,
+            figures: self.figures,
             proxies: Proxies::new(self.trusted_proxies).map_err(BuildError::BadProxy)?,
             limits: self.limits,
             trust_identity: self.trust_identity,

@@ -1,6 +1,7 @@
 //! The command line: what can be asked of the program, and how that reads. What is done then is in the files below.
 
 mod accounts;
+mod figures;
 mod health;
 mod log;
 mod schema;
@@ -8,7 +9,7 @@ mod serve;
 mod tokens;
 
 use crate::config::{Config, Database, Flags, SETTINGS, Setting, default_file, duration};
-use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches, Subcommand};
+use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches, Subcommand, ValueEnum};
 use coop_core::{Error, ErrorKind};
 use std::fmt;
 use std::time::Duration;
@@ -131,8 +132,25 @@ enum UserVerb {
         #[arg(long)]
         password_stdin: bool,
     },
-    /// Remove an account that owns no room, while no server runs
-    Delete { name: String },
+    /// Remove an account, on SQLite while no server runs
+    Delete {
+        name: String,
+        /// What becomes of the rooms they own [default: they must not own any]
+        #[arg(long, value_name = "WHAT", value_enum)]
+        rooms: Option<OwnedRooms>,
+        /// Delete everything they have said, too
+        #[arg(long)]
+        purge: bool,
+    },
+}
+
+/// What becomes of somebody's rooms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OwnedRooms {
+    /// Each goes to the member who has been there longest, or is deleted if there is none
+    HandOver,
+    /// All are deleted
+    Delete,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
@@ -179,7 +197,7 @@ pub(crate) async fn run() -> Result<(), Fault> {
                 password_stdin,
             } => accounts::add(&config, &name, &email, password_stdin).await,
             UserVerb::Password { name, password_stdin } => accounts::password(&config, &name, password_stdin).await,
-            UserVerb::Delete { name } => accounts::delete(&config, &name).await,
+            UserVerb::Delete { name, rooms, purge } => accounts::delete(&config, &name, rooms, purge).await,
         },
         Verb::Config { .. } => serve::check(&config).await,
         Verb::Health { url } => health::ask(&config, url.as_deref()).await,

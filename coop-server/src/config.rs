@@ -42,6 +42,8 @@ pub(crate) struct Config {
     pub(crate) trusted_proxies: Vec<String>,
     /// Whether anybody may make an account.
     pub(crate) registration: bool,
+    /// Whether figures are gathered and told.
+    pub(crate) metrics: bool,
     /// Whether the web client is there.
     pub(crate) web: bool,
     /// Where its files are read from instead.
@@ -180,11 +182,8 @@ impl Config {
                 "closed" => Ok(false),
                 other => Err(format!("it is open or closed, not {other}")),
             })?,
-            web: layers.one("web", |text| match text {
-                "on" => Ok(true),
-                "off" => Ok(false),
-                other => Err(format!("it is on or off, not {other}")),
-            })?,
+            metrics: layers.one("metrics", on)?,
+            web: layers.one("web", on)?,
             web_dir: layers.optional("web_dir", path)?,
             usual_bots: bots.is_none(),
             bots: bots.unwrap_or_else(|| usual_bots(&gemini)),
@@ -395,6 +394,15 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         unit => return Err(format!("unknown unit {unit}; there are ms, s, m, h and d")),
     };
     time.ok_or_else(|| "this is too long".to_owned())
+}
+
+/// Whether it is on.
+fn on(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        other => Err(format!("it is on or off, not {other}")),
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub(crate) mod seed;
 pub(crate) mod v1;
 
 use crate::frame;
+use crate::meters::Meters;
 use crate::receipts::Receipts;
 use coop_core::live::{Cursor, Encoder, Entry};
 use coop_core::{
@@ -305,8 +306,9 @@ impl Farewell {
     }
 }
 
-/// A refusal because of too many of something.
-pub(crate) fn too_many(words: &'static str, after: Duration) -> Error {
+/// A refusal because this limit is reached.
+pub(crate) fn too_many(limit: &'static str, words: &'static str, after: Duration) -> Error {
+    Meters::refused(limit);
     Error::new(ErrorKind::RateLimited, words).with_retry_after(after)
 }
 

@@ -22,6 +22,7 @@ mod dialect;
 pub mod frame;
 mod identity;
 mod limits;
+mod meters;
 mod objects;
 mod paging;
 mod patient;

@@ -56,6 +56,15 @@ impl Reply {
         Self::json(&serde_json::json!({ "message": words }))
     }
 
+    /// Text of some kind.
+    pub(crate) fn text(kind: &'static str, text: String) -> Self {
+        let mut response = Response::new(whole(text));
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        Self(response)
+    }
+
     /// Events as they come, until the stream ends.
     pub(crate) fn events(events: impl Stream<Item = Bytes> + Send + 'static) -> Answer {
         let frames = events.map(|bytes| Ok(Frame::data(bytes)));

@@ -65,9 +65,13 @@ macro_rules! signed {
 pub(crate) static SURFACE: &[Route] = &[
     open!  (GET    "/health"                           health::health),
     open!  (GET    "/ready"                            health::ready),
+    open!  (GET    "/metrics"                          health::metrics),
     open!  (POST   "/api/auth/register"                accounts::register, Registration),
     open!  (POST   "/api/auth/login"                   accounts::login, Login),
     signed!(GET    "/api/auth/me"                      accounts::me),
+    signed!(DELETE "/api/auth/me"                      accounts::delete, Login),
+    signed!(POST   "/api/auth/password"                accounts::change_password, Login),
+    signed!(POST   "/api/auth/logout-everywhere"       accounts::log_out_everywhere),
     signed!(GET    "/api/users/search"                 users::search, Search),
     signed!(GET    "/api/chats"                        rooms::list),
     signed!(POST   "/api/chats"                        rooms::create, NewRoom),

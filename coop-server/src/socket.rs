@@ -36,6 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
+use tracing::Instrument;
 
 /// When somebody who found no seat should look again.
 const COME_BACK: Duration = Duration::from_secs(5);
@@ -80,7 +81,10 @@ pub(crate) async fn open(
     let at_home = Arc::clone(house);
     house.sockets.spawn(async move {
         if let Some((stream, ahead)) = taken(upgrade, patience).await {
-            connection::run(at_home, user, dialect, stream, ahead, until).await;
+            let span = tracing::debug_span!("socket", user = %user.id());
+            connection::run(at_home, user, dialect, stream, ahead, until)
+                .instrument(span)
+                .await;
         }
         // Held as long as there was a socket, or might have been one.
         drop(seat);

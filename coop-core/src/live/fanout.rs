@@ -250,7 +250,18 @@ impl Delivery {
                     frames,
                     events: events.as_ref(),
                 };
+                let begun = Instant::now();
                 each(&self.readers, |registered| registered.reader.offer(&offer)).await;
+                room.meters.fanout.record(begun.elapsed());
+                let is_delta = |event: &Arc<Event>| matches!(**event, Event::Delta { .. });
+                let all = entries.len().max(events.as_ref().map_or(0, |events| events.len()));
+                let deltas = match &events {
+                    Some(events) => events.iter().filter(|event| is_delta(event)).count(),
+                    None => entries.iter().filter(|entry| is_delta(&entry.event)).count(),
+                };
+                let offers = |of_each: usize| (of_each * self.readers.len()) as u64;
+                room.meters.events_offered.increment(offers(all - deltas));
+                room.meters.deltas_offered.increment(offers(deltas));
             }
             What::Lost => each(&self.readers, |registered| registered.reader.behind(room.id)).await,
             What::Hints(hints) => {

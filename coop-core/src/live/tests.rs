@@ -22,7 +22,14 @@ impl Reader for Counting {
 }
 
 fn room() -> Arc<LiveRoom> {
-    LiveRoom::new(ROOM, false, Seq(0), Pace::default(), TaskTracker::new())
+    LiveRoom::new(
+        ROOM,
+        false,
+        Seq(0),
+        Pace::default(),
+        TaskTracker::new(),
+        Arc::new(Meters::new()),
+    )
 }
 
 fn message(seq: Seq, text: &str) -> Arc<Message> {

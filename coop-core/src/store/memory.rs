@@ -177,6 +177,10 @@ impl RoomStore for MemoryStore {
         Ok(world.room(room).and_then(|room| room.receipt(message)))
     }
 
+    async fn written_by(&self, user: UserId, after: MessageId, limit: u32) -> Result<Vec<(RoomId, MessageId)>> {
+        Ok(self.world()?.written_by(user, after, limit))
+    }
+
     async fn usage(&self, of: &UsageFilter) -> Result<UsageSum> {
         Ok(self.world()?.usage(of))
     }

@@ -154,6 +154,10 @@ impl Needs {
                 self.messages.insert(*message);
                 self.open_turns = true;
             }
+            Intent::Purge { message, .. } => {
+                self.messages.insert(*message);
+                self.open_turns = true;
+            }
             Intent::Invite { user, by, .. } | Intent::Remove { user, by } | Intent::HandOver { to: user, by } => {
                 self.users.extend([*user, *by]);
             }

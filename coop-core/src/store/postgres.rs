@@ -317,6 +317,10 @@ impl RoomStore for PostgresStore {
         read!(self.receipt(room, message))
     }
 
+    async fn written_by(&self, user: UserId, after: MessageId, limit: u32) -> Result<Vec<(RoomId, MessageId)>> {
+        read!(self.written_by(user, after, limit))
+    }
+
     async fn usage(&self, of: &UsageFilter) -> Result<UsageSum> {
         read!(self.usage(of))
     }

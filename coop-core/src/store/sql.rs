@@ -86,6 +86,8 @@ const OPEN_TURNS: &str = concat!(
     columns!(turn),
     " FROM turns t WHERE t.status IN ('queued', 'streaming') AND ($1 = 0 OR t.chat_id = $1) ORDER BY t.chat_id, t.id"
 );
+/// Reads all there is above `$2`.
+pub(super) const WRITTEN_BY: &str = "SELECT m.chat_id, m.id FROM messages m WHERE m.id > $2 AND m.user_id = $1 AND m.deleted_at IS NULL ORDER BY m.id LIMIT $3";
 const RECEIPT: &str = "SELECT t.receipt FROM turns t WHERE t.message_id = $2 AND t.chat_id = $1";
 /// `$1` user, `$2` room, `$3` bot, `$4` first day.
 macro_rules! usage {
@@ -128,6 +130,7 @@ pub(super) const STATEMENTS: &[&str] = &[
     TURN,
     TURN_OF_MESSAGE,
     OPEN_TURNS,
+    WRITTEN_BY,
     RECEIPT,
     USAGE_OF_USER,
     USAGE_IN_ROOM,
@@ -179,6 +182,21 @@ where
     pub(super) async fn members(&self, room: RoomId) -> Result<Vec<Member>> {
         let rows = sqlx::query(MEMBERS).bind(room.0).fetch_all(&self.pool).await;
         Self::all_members(&rows.map_err(self.fault)?)
+    }
+
+    pub(super) async fn written_by(
+        &self,
+        user: UserId,
+        after: MessageId,
+        limit: u32,
+    ) -> Result<Vec<(RoomId, MessageId)>> {
+        let query = sqlx::query(WRITTEN_BY)
+            .bind(user.0)
+            .bind(after.0)
+            .bind(i64::from(limit));
+        let rows = query.fetch_all(&self.pool).await.map_err(self.fault)?;
+        let pair = |row: &DB::Row| Ok((RoomId(get::<_, DB>(row, 0)?), MessageId(get::<_, DB>(row, 1)?)));
+        rows.iter().map(pair).collect()
     }
 
     pub(super) async fn rooms_of(&self, user: UserId, only: Option<RoomId>) -> Result<Vec<RoomEntry>> {

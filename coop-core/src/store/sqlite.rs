@@ -266,6 +266,10 @@ impl RoomStore for SqliteStore {
         self.reads.receipt(room, message).await
     }
 
+    async fn written_by(&self, user: UserId, after: MessageId, limit: u32) -> Result<Vec<(RoomId, MessageId)>> {
+        self.reads.written_by(user, after, limit).await
+    }
+
     async fn usage(&self, of: &UsageFilter) -> Result<UsageSum> {
         self.reads.usage(of).await
     }

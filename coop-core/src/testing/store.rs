@@ -74,6 +74,7 @@ where
             a_post_appears_once_for_everyone, a_resend_is_the_same_message_for_ever,
             a_resend_within_a_batch_is_a_duplicate, one_client_id_of_two_authors_is_two_messages,
             replies_stay_in_their_room, words_are_found_in_their_room, only_authors_edit, deleting_scrubs_everywhere,
+            all_that_somebody_has_written_can_go,
             every_text_comes_back_as_it_was, a_batch_is_applied_in_order_and_fails_piecemeal,
         }
         turns::{

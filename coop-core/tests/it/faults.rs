@@ -141,6 +141,10 @@ impl RoomStore for FaultyStore {
         self.disk.receipt(room, message).await
     }
 
+    async fn written_by(&self, user: UserId, after: MessageId, limit: u32) -> Result<Vec<(RoomId, MessageId)>> {
+        self.disk.written_by(user, after, limit).await
+    }
+
     async fn usage(&self, of: &UsageFilter) -> Result<UsageSum> {
         self.disk.usage(of).await
     }
@@ -169,5 +173,13 @@ impl UserStore for FaultyStore {
             return std::future::pending().await;
         }
         self.disk.create_user(new).await
+    }
+
+    async fn end_tokens(&self, id: UserId) -> Result<()> {
+        self.disk.end_tokens(id).await
+    }
+
+    async fn delete_user(&self, id: UserId) -> Result<()> {
+        self.disk.delete_user(id).await
     }
 }

@@ -1,12 +1,13 @@
 //! People: names, passwords, finding others, and an application's own accounts.
 
-use crate::scene::{Scene, kind, ms};
+use crate::faults::FaultyStore;
+use crate::scene::{Scene, kind, ms, settled};
 use async_trait::async_trait;
 use coop_core::password::Cost;
 use coop_core::store::memory::MemoryStore;
 use coop_core::store::sqlite::SqliteStore;
 use coop_core::store::{NewAccount, UserStore};
-use coop_core::{Account, Engine, Error, ErrorKind, Result, Timestamp, UserId};
+use coop_core::{Account, Departure, Engine, Error, ErrorKind, Event, Range, Result, Timestamp, UserId};
 
 async fn engine() -> Engine {
     let builder = Engine::builder(MemoryStore::new()).password_cost(Cost::cheap_for_tests());
@@ -241,4 +242,121 @@ async fn an_application_keeps_its_own_users() {
         assert!(anna.search("otto", 10).await.unwrap().is_empty());
         engine.close(ms(0)).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_goes_leaves_nothing_behind_but_what_was_said() {
+    let scene = Scene::new().await;
+    let (bob, room) = (&scene.bob, &scene.room);
+    room.invite(&scene.carol).await.unwrap();
+    // Alice's, with others and alone; carol's, in which alice is, and another that she has left.
+    let alone = scene.alice.create_room("alone").await.unwrap();
+    let carols = scene.carol.create_room("carols").await.unwrap();
+    carols.invite(&scene.alice).await.unwrap();
+    let left = scene.carol.create_room("left").await.unwrap();
+    left.invite(&scene.alice).await.unwrap();
+    for id in [room.id(), alone.id(), carols.id(), left.id()] {
+        scene.alice.room(id).await.unwrap().send("hello").await.unwrap();
+    }
+    scene.alice.room(left.id()).await.unwrap().leave().await.unwrap();
+    let mut events = scene.bob_reads().await;
+    let mut of_alice = scene.alice.subscribe().await.unwrap();
+
+    scene.alice.delete_account(Departure::default()).await.unwrap();
+    assert_eq!(kind(scene.engine.user(scene.alice.id()).await), ErrorKind::NotFound);
+    assert!(!scene.alice.is_token_good().await.unwrap());
+    assert!(
+        scene.engine.snapshot(alone.id(), 1).await.is_err(),
+        "a room of nobody is gone"
+    );
+    let entry = scene.bobs.entry().await.unwrap();
+    assert_eq!(entry.info.owner, bob.id(), "who has been there longest has it now");
+    let members: Vec<_> = scene
+        .bobs
+        .members()
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|m| m.name)
+        .collect();
+    assert_eq!(members, ["bob", "carol"]);
+    assert_eq!(carols.members().await.unwrap().len(), 1);
+    for room in [&scene.bobs, &carols, &left] {
+        let last = room.entry().await.unwrap().last_message.unwrap();
+        assert_eq!((last.text.as_str(), last.author.name.as_str()), ("hello", "alice"));
+    }
+    let seen = settled(&mut events).await;
+    assert!(
+        matches!(seen[..], [Event::RoomUpdated { .. }, Event::MemberLeft { .. }]),
+        "{seen:?}"
+    );
+    let lost = settled(&mut of_alice).await;
+    let lost = lost.iter().filter(|event| matches!(event, Event::Gone { .. }));
+    assert_eq!(lost.count(), 3, "her own readers have lost all rooms");
+    assert_eq!(
+        kind(scene.alice.delete_account(Departure::default()).await),
+        ErrorKind::NotFound
+    );
+    // Her name is free, and it is somebody else's.
+    let other = scene.engine.create_user("alice").await.unwrap();
+    assert_ne!(other.id(), scene.alice.id());
+    assert!(other.rooms().await.unwrap().is_empty());
+    scene.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_wants_to_takes_rooms_and_words_along() {
+    let mut scene = Scene::new().await;
+    let carols = scene.carol.create_room("carols").await.unwrap();
+    carols.invite(&scene.alice).await.unwrap();
+    let alices = scene.alice.room(carols.id()).await.unwrap();
+    // More than are deleted at a time, and an ask whose answer is under way.
+    for n in 0..70 {
+        alices.send(format!("word {n}")).await.unwrap();
+    }
+    let asked = alices.send("/ann well?").await.unwrap().turn.unwrap();
+    let answering = scene.ann.next().await;
+    answering.say("because").await.unwrap();
+    alices.leave().await.unwrap();
+    let how = Departure::default().deleting_rooms().purging_messages();
+    scene.alice.delete_account(how).await.unwrap();
+    assert_eq!(
+        kind(scene.bobs.entry().await),
+        ErrorKind::NotFound,
+        "bob was in it, and it is gone"
+    );
+    answering.finish();
+    asked.ended().await.unwrap();
+    let history = carols.history(Range::Newest, 200).await.unwrap();
+    let texts: Vec<_> = history.messages.iter().map(|message| message.text.as_str()).collect();
+    assert_eq!(texts, ["because"], "what the bot has said is the bot's");
+    scene.close().await;
+}
+
+#[tokio::test]
+async fn half_a_departure_is_finished_by_the_next() {
+    let store = FaultyStore::default();
+    let scene = Scene::on(store.clone()).await;
+    store.faults.lock().unwrap().refuse = 1;
+    let refused = scene.alice.delete_account(Departure::default()).await;
+    assert_eq!(kind(refused), ErrorKind::Unavailable);
+    let alice = scene.engine.user(scene.alice.id()).await.unwrap();
+    assert!(!scene.alice.is_token_good().await.unwrap(), "the tokens went first");
+    alice.delete_account(Departure::default()).await.unwrap();
+    assert_eq!(scene.bobs.members().await.unwrap().len(), 1);
+    scene.close().await;
+}
+
+#[tokio::test]
+async fn an_application_keeps_the_accounts_it_keeps() {
+    let engine = Engine::builder_with(MemoryStore::new(), Staff).build().await.unwrap();
+    let anna = engine.find_user("anna").await.unwrap();
+    let room = anna.create_room("lab").await.unwrap();
+    assert_eq!(
+        kind(anna.delete_account(Departure::default()).await),
+        ErrorKind::Forbidden
+    );
+    assert!(!anna.has_password("correct horse".into()).await.unwrap());
+    assert_eq!(room.members().await.unwrap().len(), 1, "nothing has happened");
+    engine.close(ms(0)).await;
 }

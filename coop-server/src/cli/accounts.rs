@@ -2,12 +2,12 @@
 //! request; removing one needs a SQLite file for itself, because the rooms have to know.
 
 use super::serve::with_bots;
-use super::{Fault, print};
+use super::{Fault, OwnedRooms, print};
 use crate::config::{Config, Database};
 use coop_core::password::{Cost, Passwords, check_rules};
 use coop_core::store::memory::MemoryStore;
 use coop_core::store::{Store, connect};
-use coop_core::{Engine, ErrorKind, User};
+use coop_core::{Departure, Engine, ErrorKind, User};
 use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,45 +43,53 @@ pub(super) async fn password(config: &Config, name: &str, from_stdin: bool) -> R
     made_up.map_or(Ok(()), |password| print(&password))
 }
 
-/// Takes somebody out of all rooms and removes the account. Their messages stay.
-pub(super) async fn delete(config: &Config, name: &str) -> Result<(), Fault> {
+/// Takes somebody out of all rooms and removes the account.
+pub(super) async fn delete(config: &Config, name: &str, rooms: Option<OwnedRooms>, purge: bool) -> Result<(), Fault> {
     let database = existing(config)?;
     // The lock: a server that runs would go on showing them as a member.
-    let rooms = connect::connect(&database.address())
+    let store = connect::connect(&database.address())
         .await
         .map_err(|error| match error.kind() {
             ErrorKind::InUse => Fault::Database("a server is running on this database; stop it first".to_owned()),
             _ => Fault::opening(database, &error),
         })?;
-    let users = beside(database).await?;
-    let engine = Engine::builder_on(rooms).build().await?;
-    let done = leave_and_remove(&engine, &*users, name).await;
-    users.close().await;
+    let engine = Engine::builder_on(store).build().await?;
+    let done = depart(&engine, name, rooms, purge).await;
     engine.close(Duration::ZERO).await;
     done
 }
 
-async fn leave_and_remove(engine: &Engine, users: &dyn Store, name: &str) -> Result<(), Fault> {
+async fn depart(engine: &Engine, name: &str, rooms: Option<OwnedRooms>, purge: bool) -> Result<(), Fault> {
     let user = find(engine, name).await?;
+    let mut how = Departure::default();
+    if purge {
+        how = how.purging_messages();
+    }
+    match rooms {
+        Some(OwnedRooms::HandOver) => {}
+        Some(OwnedRooms::Delete) => how = how.deleting_rooms(),
+        None => check_owns_nothing(&user).await?,
+    }
+    user.delete_account(how).await?;
+    eprintln!("{} (user {}) is removed.", user.name(), user.id());
+    Ok(())
+}
+
+async fn check_owns_nothing(user: &User) -> Result<(), Fault> {
     let entries = user.rooms().await?;
     let owned = entries.iter().filter(|entry| entry.info.owner == user.id());
     let owned: Vec<_> = owned
         .map(|entry| format!("{} ({:?})", entry.info.id, entry.info.name))
         .collect();
-    if !owned.is_empty() {
-        let owned = owned.join(", ");
-        let words = format!(
-            "{} owns rooms and stays until they are deleted or handed over: {owned}",
-            user.name()
-        );
-        return Err(Fault::Running(words));
+    if owned.is_empty() {
+        return Ok(());
     }
-    for entry in entries {
-        user.room(entry.info.id).await?.leave().await?;
-    }
-    users.delete_user(user.id()).await?;
-    eprintln!("{} (user {}) is removed.", user.name(), user.id());
-    Ok(())
+    let words = format!(
+        "{} owns rooms; say what becomes of them by --rooms hand-over or --rooms delete: {}",
+        user.name(),
+        owned.join(", ")
+    );
+    Err(Fault::Running(words))
 }
 
 /// The users of a database, as an engine without any of its rooms sees them: nothing there is touched. The bots are known,

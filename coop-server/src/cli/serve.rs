@@ -1,6 +1,7 @@
 //! Running the server: opens what it needs, says what it found, serves until it is told to end.
 
 use super::Fault;
+use super::figures;
 use super::log::{self, Look};
 use crate::config::{BotKind, Config, Database};
 use coop_bots::{GeminiBot, MockBot, ScribeBot};
@@ -8,7 +9,7 @@ use coop_core::bus::redis::RedisBus;
 use coop_core::store::connect;
 use coop_core::store::memory::MemoryStore;
 use coop_core::{BusState, Engine, EngineBuilder, ErrorKind};
-use coop_server::{Api, Secret, serve as run};
+use coop_server::{Api, ApiBuilder, Secret, serve as run};
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
@@ -19,6 +20,8 @@ use tokio::sync::oneshot;
 /// Serves until a signal asks it to end.
 pub(super) async fn serve(config: &Config) -> Result<(), Fault> {
     let look = log::begin(config)?;
+    // Before there is an engine, which counts for whoever is there then.
+    let figures = config.metrics.then(figures::gather).transpose()?;
     // Before anything is opened or made.
     let given = try_out(config).await?;
     let cannot = |error| Fault::Listen(format!("cannot listen on {}: {error}", config.listen));
@@ -26,7 +29,11 @@ pub(super) async fn serve(config: &Config) -> Result<(), Fault> {
     let address = listener.local_addr().map_err(cannot)?;
     let engine = engine(config, with_bus(config, open(&config.database).await?)?).await?;
     let secret = config.secret().map_err(Fault::Usage)?;
-    let api = api(config, engine.clone(), secret)?;
+    let mut api = api(config, engine.clone(), secret);
+    if let Some(figures) = figures {
+        api = api.metrics(move || figures.render());
+    }
+    let api = api.build().map_err(|error| Fault::Usage(error.to_string()))?;
     let ending = until_told()?;
     introduce(config, &engine, look).await;
     warn(config, given);
@@ -64,7 +71,8 @@ async fn try_out(config: &Config) -> Result<bool, Fault> {
         Some(secret) => secret,
         None => Secret::random().map_err(|error| Fault::Running(error.to_string()))?,
     };
-    api(config, engine.clone(), secret)?;
+    let api = api(config, engine.clone(), secret);
+    api.build().map_err(|error| Fault::Usage(error.to_string()))?;
     engine.close(Duration::ZERO).await;
     Ok(is_given)
 }
@@ -116,7 +124,7 @@ fn gemini_is_off(config: &Config) -> Option<&'static str> {
     off.then_some("gemini is off: GEMINI_API_KEY is not set")
 }
 
-fn api(config: &Config, engine: Engine, secret: Secret) -> Result<Api, Fault> {
+fn api(config: &Config, engine: Engine, secret: Secret) -> ApiBuilder {
     let api = Api::builder(engine)
         .secret(secret)
         .token_ttl(config.token_ttl)
@@ -125,11 +133,10 @@ fn api(config: &Config, engine: Engine, secret: Secret) -> Result<Api, Fault> {
         .limits(config.limits.clone())
         .registration(config.registration)
         .web(config.web);
-    let api = match &config.web_dir {
+    match &config.web_dir {
         Some(folder) => api.web_dir(folder),
         None => api,
-    };
-    api.build().map_err(|error| Fault::Usage(error.to_string()))
+    }
 }
 
 /// Tells the operator what was found.

@@ -67,6 +67,8 @@ pub(crate) static SETTINGS: &[Setting] = &[
         default: Some("open"), words: "Whether anybody may make an account", ..NOTHING },
     Setting { key: "web", flag: Some("no-web"), switch: Some("off"), variable: Some("COOP_WEB"), value: "on|off",
         default: Some("on"), words: "Whether the web client is at /", ..NOTHING },
+    Setting { key: "metrics", variable: Some("COOP_METRICS"), value: "on|off",
+        default: Some("on"), words: "Whether figures are gathered and told at /metrics, to whoever can reach it", ..NOTHING },
     Setting { key: "web_dir", variable: Some("COOP_WEB_DIR"), value: "FOLDER",
         otherwise: "the files in the binary", words: "Read the web client's files from here, for those who work on them", ..NOTHING },
     Setting { key: "bots", flag: Some("bot"), variable: Some("COOP_BOTS"), value: "NAME=KIND[:MODEL]",

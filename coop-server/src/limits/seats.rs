@@ -3,7 +3,9 @@
 //! It knows no sockets: who opens one takes a [`Seat`] before and holds it as long.
 
 use super::Limits;
+use crate::meters::Meters;
 use coop_core::UserId;
+use metrics::Gauge;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,6 +28,8 @@ pub(crate) struct Seats {
     in_all: u32,
     /// Bounded by the sockets there are: whoever has none is not in it.
     taken: Mutex<Taken>,
+    /// Tells how many are taken.
+    open: Gauge,
 }
 
 #[derive(Debug, Default)]
@@ -44,12 +48,13 @@ pub(crate) struct Seat {
 }
 
 impl Seats {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits, open: Gauge) -> Self {
         Self {
             of_user: limits.sockets_per_user,
             from_address: limits.sockets_per_address,
             in_all: limits.sockets.min(files()),
             taken: Mutex::default(),
+            open,
         }
     }
 
@@ -61,15 +66,20 @@ impl Seats {
         let mut taken = self.taken();
         let of_user = taken.users.get(&user).copied().unwrap_or(0);
         let from_address = address.and_then(|address| taken.addresses.get(&address).copied());
-        if taken.in_all >= self.in_all {
-            return Err(NoSeat::InAll);
+        let none = if taken.in_all >= self.in_all {
+            Some((NoSeat::InAll, "sockets"))
+        } else if of_user >= self.of_user {
+            Some((NoSeat::OfUser, "sockets_per_user"))
+        } else if from_address.is_some_and(|sockets| sockets >= self.from_address) {
+            Some((NoSeat::FromAddress, "sockets_per_address"))
+        } else {
+            None
+        };
+        if let Some((reason, limit)) = none {
+            Meters::refused(limit);
+            return Err(reason);
         }
-        if of_user >= self.of_user {
-            return Err(NoSeat::OfUser);
-        }
-        if from_address.is_some_and(|sockets| sockets >= self.from_address) {
-            return Err(NoSeat::FromAddress);
-        }
+        self.open.increment(1);
         taken.in_all += 1;
         *taken.users.entry(user).or_default() += 1;
         if let Some(address) = address {
@@ -89,6 +99,7 @@ impl Seats {
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        self.seats.open.decrement(1);
         let mut taken = self.seats.taken();
         taken.in_all = taken.in_all.saturating_sub(1);
         one_less(&mut taken.users, &self.user);
@@ -131,7 +142,7 @@ mod tests {
             sockets: 4,
             ..Limits::off()
         };
-        let seats = Arc::new(Seats::new(&limits));
+        let seats = Arc::new(Seats::new(&limits, Gauge::noop()));
         let (here, there) = (Some("10.0.0.1".parse().unwrap()), Some("10.0.0.2".parse().unwrap()));
         let take = |user: i64, address| seats.take(UserId(user), address);
         let mut held = vec![take(1, here).unwrap(), take(1, there).unwrap()];
@@ -151,6 +162,6 @@ mod tests {
 
     #[test]
     fn the_limit_on_files_counts() {
-        assert!(Seats::new(&Limits::off()).in_all <= files());
+        assert!(Seats::new(&Limits::off(), Gauge::noop()).in_all <= files());
     }
 }

@@ -5,6 +5,7 @@
 use super::Limits;
 use super::bucket::Buckets;
 use super::seats::one_less;
+use crate::meters::Meters;
 use coop_core::{Error, ErrorKind, TurnHandle, UserId};
 use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
@@ -14,6 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+const TOO_MANY_LOGINS: &str = "too many logins; try again later";
 
 /// What a request costs before it is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,15 +87,31 @@ impl Tolls {
     pub(crate) fn pay(&self, toll: Toll, user: Option<UserId>, address: Option<IpAddr>) -> Result<(), Error> {
         let of_user = |buckets: &Buckets<UserId>| user.map_or(Ok(()), |user| buckets.take(user));
         let from = |buckets: &Buckets<IpAddr>| address.map_or(Ok(()), |address| buckets.take(address));
-        let (paid, words) = match toll {
-            Toll::Login => (from(&self.logins), "too many logins; try again later"),
-            Toll::Registration => (from(&self.registrations), "too many registrations; try again later"),
-            Toll::Invitation => (of_user(&self.invitations), "too many invitations; try again later"),
-            Toll::Search => (of_user(&self.searches), "too many searches; try again later"),
-            Toll::NewRoom => (of_user(&self.rooms), "too many new rooms; try again later"),
-            Toll::Message => (of_user(&self.messages), "too many messages"),
+        let (paid, limit, words) = match toll {
+            Toll::Login => (from(&self.logins), "logins_per_address", TOO_MANY_LOGINS),
+            Toll::Registration => (
+                from(&self.registrations),
+                "registrations_per_address",
+                "too many registrations; try again later",
+            ),
+            Toll::Invitation => (
+                of_user(&self.invitations),
+                "invitations_per_user",
+                "too many invitations; try again later",
+            ),
+            Toll::Search => (
+                of_user(&self.searches),
+                "searches_per_user",
+                "too many searches; try again later",
+            ),
+            Toll::NewRoom => (
+                of_user(&self.rooms),
+                "new_rooms_per_user",
+                "too many new rooms; try again later",
+            ),
+            Toll::Message => (of_user(&self.messages), "messages_per_user", "too many messages"),
         };
-        paid.map_err(|after| limited(words, after))
+        paid.map_err(|after| limited(limit, words, after))
     }
 
     /// Pays for one attempt at an account, known by its name however that is spelled.
@@ -101,7 +120,7 @@ impl Tolls {
     /// As [`pay`](Self::pay).
     pub(crate) fn try_account(&self, name: &str) -> Result<(), Error> {
         let tried = self.accounts.take(self.names.hash_one(name));
-        tried.map_err(|after| limited("too many logins; try again later", after))
+        tried.map_err(|after| limited("logins_per_account", TOO_MANY_LOGINS, after))
     }
 
     /// It was the right password: who logs in often is not who guesses.
@@ -119,7 +138,7 @@ impl Tolls {
         for _ in 0..bots.min(self.asks.burst()) {
             if let Err(after) = self.asks.take(user) {
                 asking.forget();
-                return Err(limited("too many asks; try again later", after));
+                return Err(limited("asks_per_user", "too many asks; try again later", after));
             }
             asking.paid += 1;
         }
@@ -132,7 +151,11 @@ impl Tolls {
         if *count >= self.asks_in_flight {
             // Nobody knows when an answer ends.
             let soon = Duration::from_secs(1);
-            return Err(limited("wait until your last asks are answered", soon));
+            return Err(limited(
+                "asks_in_flight",
+                "wait until your last asks are answered",
+                soon,
+            ));
         }
         *count += 1;
         Ok(Asking {
@@ -181,6 +204,8 @@ impl Drop for Asking {
     }
 }
 
-fn limited(words: &'static str, after: Duration) -> Error {
+/// What is said where this limit is reached.
+fn limited(limit: &'static str, words: &'static str, after: Duration) -> Error {
+    Meters::refused(limit);
     Error::new(ErrorKind::RateLimited, words).with_retry_after(after)
 }

@@ -1,10 +1,10 @@
-//! Making an account, getting a token, and who one is.
+//! Making an account, getting a token, who one is, and all that ends: tokens, a password, the account.
 
 use crate::call::Call;
 use crate::objects::UserObject;
 use crate::reply::{Answer, Failure, Reply};
 use coop_core::names::fold;
-use coop_core::{Error, ErrorKind, User};
+use coop_core::{Departure, Error, ErrorKind, User};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -57,9 +57,88 @@ pub(crate) async fn login(call: Call) -> Answer {
         Err(error) => return Err(error.into()),
     };
     call.house.tolls.forgive_account(&name);
-    let issued = call.house.tokens.issue(user.id(), user.account().token_version);
+    token(&call, &user, user.account().token_version)
+}
+
+/// A token of this version for somebody.
+fn token(call: &Call, user: &User, version: i64) -> Answer {
+    let issued = call.house.tokens.issue(user.id(), version);
     let token = issued.map_err(|error| Error::internal("no token could be made").with_source(error))?;
     Reply::json(&serde_json::json!({ "access_token": token, "token_type": "bearer" }))
+}
+
+#[derive(Deserialize)]
+struct PasswordChange {
+    current_password: String,
+    new_password: String,
+}
+
+/// Gives somebody another password, and one new token: all others have ended.
+pub(crate) async fn change_password(call: Call, user: User) -> Answer {
+    let asked: PasswordChange = call.json()?;
+    confirm(&call, &user, asked.current_password).await?;
+    user.set_password(asked.new_password).await?;
+    // The version that this very change has made: if there was another one meanwhile, this token is not good either.
+    token(&call, &user, user.account().token_version + 1)
+}
+
+/// Ends all tokens of the user, and the sockets that were opened with them.
+pub(crate) async fn log_out_everywhere(_: Call, user: User) -> Answer {
+    user.log_out_everywhere().await?;
+    Reply::message("Logged out everywhere")
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Deletion {
+    password: String,
+    #[serde(default)]
+    rooms: OwnedRooms,
+    #[serde(default)]
+    messages: OwnMessages,
+}
+
+#[derive(Deserialize, Default, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+enum OwnedRooms {
+    #[default]
+    HandOver,
+    Delete,
+}
+
+#[derive(Deserialize, Default, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+enum OwnMessages {
+    #[default]
+    Keep,
+    Purge,
+}
+
+/// Deletes the user's account.
+pub(crate) async fn delete(call: Call, user: User) -> Answer {
+    let asked: Deletion = call.json()?;
+    confirm(&call, &user, asked.password).await?;
+    let mut how = Departure::default();
+    if let OwnedRooms::Delete = asked.rooms {
+        how = how.deleting_rooms();
+    }
+    if let OwnMessages::Purge = asked.messages {
+        how = how.purging_messages();
+    }
+    user.delete_account(how).await?;
+    Reply::message("Account deleted")
+}
+
+/// Makes sure that it is the user themselves and not somebody who has found their token: by their password, which costs as
+/// much to guess as at a login.
+async fn confirm(call: &Call, user: &User, password: String) -> Result<(), Failure> {
+    call.house.tolls.try_account(user.name())?;
+    // Not 401: the token is good.
+    if !user.has_password(password).await? {
+        return Err(Failure::forbidden("Incorrect password"));
+    }
+    call.house.tolls.forgive_account(user.name());
+    Ok(())
 }
 
 /// Who the token's user is.

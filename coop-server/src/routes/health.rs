@@ -1,4 +1,4 @@
-//! Whether this process lives, and whether it can serve.
+//! Whether this process lives, whether it can serve, and what it has counted.
 
 use crate::call::Call;
 use crate::reply::{Answer, Failure, Reply};
@@ -39,4 +39,12 @@ pub(crate) async fn ready(call: Call) -> Answer {
         }),
         Err(_) => Err(not_ready()),
     }
+}
+
+/// The figures of the process.
+#[allow(clippy::unused_async, reason = "endpoints are async")]
+pub(crate) async fn metrics(call: Call) -> Answer {
+    let figures = call.house.figures.as_ref().ok_or_else(Failure::no_route)?;
+    call.house.engine.update_metrics();
+    Ok(Reply::text("text/plain; version=0.0.4; charset=utf-8", figures()))
 }

@@ -5,17 +5,20 @@
 //! are read and delivered. An idle connection holds no buffer and, but for its token's end, no timer.
 
 use super::act::Actor;
+use super::outbox::TryWrite;
 use super::pulse;
 use super::receive::Rates;
 use super::wire::{Slot, Wire};
 use crate::api::House;
 use crate::dialect::{Asked, Dialect, Farewell, Outbound, Ref, Welcome};
 use crate::frame::{self, Violation};
+use crate::meters::Meters;
 use bytes::Bytes;
 use coop_core::live::{Level, Reader};
 use coop_core::{Attachment, Error, ErrorKind, HintKind, RoomEntry, RoomId, User, UserId};
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::io;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
@@ -102,6 +105,16 @@ impl Ending {
     pub(super) const SLOW: Self = Self::Sent(Farewell::Slow);
     pub(super) const UNAVAILABLE: Self = Self::Sent(Farewell::Unavailable);
 
+    /// The word for it among the figures.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Closed(_) => "closed",
+            Self::Lost => "lost",
+            Self::Violated(_) => "violated",
+            Self::Sent(farewell) => farewell.words(),
+        }
+    }
+
     /// What the client is told, if it can be told anything.
     fn last_frames(&self, dialect: &Dialect) -> Option<Vec<u8>> {
         let mut out = Vec::new();
@@ -121,6 +134,14 @@ impl Ending {
             }
         }
         Some(out)
+    }
+}
+
+impl TryWrite for Connection {
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = self.socket.try_write(bytes)?;
+        self.house.meters.sent.increment(taken as u64);
+        Ok(taken)
     }
 }
 
@@ -155,7 +176,8 @@ pub(super) async fn run(
         }
         Err(ending) => ending,
     };
-    tracing::debug!(user = %user.id(), ?ending, "a socket ends");
+    tracing::debug!(?ending, "a socket ends");
+    Meters::closed(ending.word());
     connection.say_absent(&attachment);
     // From here on no room writes to it.
     drop(attachment);
@@ -297,7 +319,7 @@ impl Connection {
                 let mut ping = Vec::new();
                 frame::ping(&mut ping, b"");
                 let wire = &mut *wire;
-                let _ = wire.outbox.reply(&self.socket, &ping);
+                let _ = wire.outbox.reply(self, &ping);
                 if !wire.outbox.is_clear() {
                     self.wake();
                 }
@@ -338,7 +360,7 @@ impl Connection {
         loop {
             {
                 let wire = &mut *self.wire();
-                if wire.outbox.flush(&self.socket) {
+                if wire.outbox.flush(self) {
                     return Ok(());
                 }
             }
@@ -368,7 +390,7 @@ impl Connection {
             return Ok(());
         }
         let wire = &mut *self.wire();
-        let replied = wire.outbox.reply(&self.socket, frame);
+        let replied = wire.outbox.reply(self, frame);
         if !wire.outbox.is_clear() {
             self.wake();
         }
@@ -485,7 +507,7 @@ impl Connection {
         let last = async {
             {
                 let wire = &mut *self.wire();
-                wire.outbox.finish(&self.socket, &last_frames);
+                wire.outbox.finish(self, &last_frames);
             }
             self.until_clear().await?;
             if matches!(ending, Ending::Closed(_)) {
@@ -496,7 +518,7 @@ impl Connection {
                 let read = BUFFER.with_borrow_mut(|buffer| self.socket.try_read(buffer));
                 match read {
                     Ok(0) => return Ok(()),
-                    Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => return Err(Ending::Lost),
+                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(Ending::Lost),
                     _ => tokio::task::consume_budget().await,
                 }
             }

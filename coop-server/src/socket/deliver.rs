@@ -165,7 +165,7 @@ impl Connection {
             self.until_clear().await?;
             {
                 let wire = &mut *self.wire();
-                if !wanted(wire) || wire.outbox.write_one(&self.socket, frame) {
+                if !wanted(wire) || wire.outbox.write_one(self, frame) {
                     return Ok(());
                 }
             }
@@ -217,7 +217,7 @@ impl Connection {
         let written = if frames.is_empty() {
             Written::All
         } else {
-            wire.outbox.write(&self.socket, frames)
+            wire.outbox.write(self, frames)
         };
         let slot = wire.slot(room)?;
         match written {

@@ -16,12 +16,6 @@ pub(super) trait TryWrite {
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
 }
 
-impl TryWrite for tokio::net::TcpStream {
-    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.try_write(bytes)
-    }
-}
-
 /// What became of frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Written {

@@ -24,7 +24,7 @@ impl Connection {
         let written = if offer.frames.is_empty() {
             Written::All
         } else {
-            wire.outbox.write(&self.socket, offer.frames)
+            wire.outbox.write(self, offer.frames)
         };
         let (cursor, all) = match written {
             Written::All => (offer.to, true),
@@ -46,7 +46,7 @@ impl Connection {
         if wire.slot(room).is_none() {
             return;
         }
-        let written = wire.outbox.write_one(&self.socket, &frames.bytes);
+        let written = wire.outbox.write_one(self, &frames.bytes);
         if !written {
             wire.miss(room);
         }
@@ -77,7 +77,7 @@ impl Reader for Connection {
         {
             return;
         }
-        let whole = wire.outbox.write_one(&self.socket, &frames.bytes) && wire.outbox.is_clear();
+        let whole = wire.outbox.write_one(self, &frames.bytes) && wire.outbox.is_clear();
         drop(wire);
         if !whole {
             // Nothing was missed, but there may be a rest to be written.

@@ -4,6 +4,7 @@ use super::connection::{BUFFER, Connection, Ending};
 use crate::dialect::{Asked, Command, Farewell, Malformed, Ref, too_many};
 use crate::frame::{self, Decoder, Incoming};
 use crate::limits::Bucket;
+use crate::meters::Meters;
 use bytes::Bytes;
 use coop_core::Error;
 use std::sync::atomic::Ordering;
@@ -64,7 +65,7 @@ impl Connection {
                             frame::pong(&mut pong, &payload);
                             self.reply(&pong)?;
                         }
-                        Err(after) => self.refuse(None, &too_many("too many pings", after))?,
+                        Err(after) => self.refuse(None, &too_many("pings_per_socket", "too many pings", after))?,
                     }
                 }
                 Incoming::Pong(_) => {
@@ -81,20 +82,25 @@ impl Connection {
     /// Takes a frame up, if the client has not sent too many.
     fn heed(&self, frame: Result<Option<Asked>, Malformed>) -> Result<(), Ending> {
         let limits = &self.house.limits;
-        let (allowed, words) = match frame.as_ref().map(|asked| asked.as_ref().map(|asked| &asked.command)) {
-            Ok(Some(Command::Leave(_))) => (Ok(()), ""),
+        let (allowed, limit, words) = match frame.as_ref().map(|asked| asked.as_ref().map(|asked| &asked.command)) {
+            Ok(Some(Command::Leave(_))) => (Ok(()), "", ""),
             // What does nothing the second time costs nothing.
-            Ok(Some(Command::Join(..))) if self.dialect.joins_once() => (Ok(()), ""),
+            Ok(Some(Command::Join(..))) if self.dialect.joins_once() => (Ok(()), "", ""),
             Ok(Some(Command::Send(..) | Command::Edit(..) | Command::Delete(..) | Command::Retry(..))) => (
                 self.rates().messages.take(&limits.messages_per_socket),
+                "messages_per_socket",
                 "too many messages",
             ),
-            _ => (self.rates().frames.take(&limits.frames_per_socket), "too many frames"),
+            _ => (
+                self.rates().frames.take(&limits.frames_per_socket),
+                "frames_per_socket",
+                "too many frames",
+            ),
         };
         match (allowed, frame) {
             (Err(after), frame) => {
                 let by = frame.map_or_else(|malformed| malformed.by, |asked| asked?.by);
-                self.refuse(by.as_ref(), &too_many(words, after))
+                self.refuse(by.as_ref(), &too_many(limit, words, after))
             }
             (Ok(()), Ok(Some(asked))) => {
                 self.put(asked);
@@ -113,7 +119,10 @@ impl Connection {
 
     pub(super) fn count_error(&self) -> Result<(), Ending> {
         let erred = self.rates().errors.take(&self.house.limits.errors_per_socket);
-        erred.map_err(|_| Ending::Sent(Farewell::Unruly))
+        erred.map_err(|_| {
+            Meters::refused("errors_per_socket");
+            Ending::Sent(Farewell::Unruly)
+        })
     }
 
     fn rates(&self) -> MutexGuard<'_, Rates> {

@@ -12,6 +12,9 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+/// Everybody's.
+pub(crate) const PASSWORD: &str = "password of mine";
+
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long nothing must come where nothing may come.
 pub(crate) const SILENCE: Duration = Duration::from_millis(300);
@@ -158,15 +161,14 @@ impl Http {
     }
 
     pub(crate) async fn person(&self, name: &str) -> Person {
-        let account =
-            json!({ "username": name, "email": format!("{name}@example.org"), "password": "password of mine" });
+        let account = json!({ "username": name, "email": format!("{name}@example.org"), "password": PASSWORD });
         let made = self.send("POST", "/api/auth/register", &[], Some(&account)).await;
         assert_eq!(made.status, 200, "{made:?}");
         self.log_in(name).await
     }
 
     pub(crate) async fn log_in(&self, name: &str) -> Person {
-        let credentials = json!({ "username": name, "password": "password of mine" });
+        let credentials = json!({ "username": name, "password": PASSWORD });
         let login = self.send("POST", "/api/auth/login", &[], Some(&credentials)).await;
         assert_eq!(login.status, 200, "{login:?}");
         let token = login.json()["access_token"].as_str().unwrap().to_owned();

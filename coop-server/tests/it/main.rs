@@ -14,6 +14,7 @@ mod governing;
 mod handshake;
 mod http;
 mod limits;
+mod metrics;
 mod mount;
 mod receipts;
 mod resume;

@@ -201,11 +201,25 @@ fn surface() -> Vec<(&'static str, &'static str, Option<Value>, [u16; 5])> {
             [401, 404, 404, 403, 200],
         ),
         ("GET", "/api/usage", None, [401, 200, 200, 200, 200]),
+        (
+            "DELETE",
+            "/api/auth/me",
+            Some(json!({ "password": "not mine" })),
+            [401, 403, 403, 403, 403],
+        ),
+        (
+            "POST",
+            "/api/auth/password",
+            Some(json!({ "current_password": "not mine", "new_password": "another password" })),
+            [401, 403, 403, 403, 403],
+        ),
+        // At the end: after it nobody has a token.
+        ("POST", "/api/auth/logout-everywhere", None, [401, 200, 200, 200, 200]),
     ]
 }
 
 /// The routes without a token, which are open to all.
-const OPEN: [&str; 4] = ["/health", "/ready", "/api/auth/register", "/api/auth/login"];
+const OPEN: [&str; 5] = ["/health", "/ready", "/metrics", "/api/auth/register", "/api/auth/login"];
 
 #[tokio::test]
 async fn every_route_with_every_role() {

@@ -1,9 +1,10 @@
 //! Tokens: which are ours, and that they end for good.
 
-use crate::client::{PATIENCE, Person, Ws};
+use crate::client::{PASSWORD, PATIENCE, Person, Reply, Ws};
 use crate::http::check_failure;
 use crate::server::{SECRET, Server};
 use coop_core::UserId;
+use coop_server::Limits;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -193,4 +194,121 @@ async fn a_token_is_good_as_long_as_it_says() {
     let mut socket = server.socket(&alice).await;
     assert_eq!(socket.close_code().await, Some(4401));
     assert_eq!(statuses(&server, &alice.token).await, (401, 403));
+}
+
+async fn ask(server: &Server, person: &Person, method: &str, path: &str, body: Value) -> Reply {
+    let authorization = format!("Bearer {}", person.token);
+    let headers = [("Authorization", authorization.as_str())];
+    server.http().send(method, path, &headers, Some(&body)).await
+}
+
+#[tokio::test]
+async fn people_change_their_password_and_go_on_with_a_new_token() {
+    let server = Server::start().await;
+    let alice = server.person("alice").await;
+    let mut socket = server.socket(&alice).await;
+    let change = async |current: &str, new: &str| {
+        let body = json!({ "current_password": current, "new_password": new });
+        ask(&server, &alice, "POST", "/api/auth/password", body).await
+    };
+    check_failure(&change("not mine", "another password").await, 403, "a wrong password");
+    check_failure(&change(PASSWORD, "short").await, 400, "a short one");
+    check_failure(&change(PASSWORD, "alice").await, 400, "the name");
+    assert_eq!(statuses(&server, &alice.token).await, (200, 101), "nothing has changed");
+
+    let changed = change(PASSWORD, "another password").await.json();
+    assert_eq!(socket.close_code().await, Some(4401));
+    assert_eq!(statuses(&server, &alice.token).await, (401, 403));
+    let token = changed["access_token"].as_str().unwrap();
+    assert_eq!(statuses(&server, token).await, (200, 101));
+    let login = async |password: &str| {
+        let credentials = json!({ "username": "alice", "password": password });
+        let login = server
+            .http()
+            .send("POST", "/api/auth/login", &[], Some(&credentials))
+            .await;
+        login.status
+    };
+    assert_eq!((login(PASSWORD).await, login("another password").await), (401, 200));
+}
+
+#[tokio::test]
+async fn people_log_out_everywhere() {
+    let server = Server::start().await;
+    let alice = server.person("alice").await;
+    let mut socket = server.socket(&server.http().log_in("alice").await).await;
+    let reply = ask(&server, &alice, "POST", "/api/auth/logout-everywhere", json!({})).await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(socket.close_code().await, Some(4401));
+    assert_eq!(statuses(&server, &alice.token).await, (401, 403));
+    assert_eq!(
+        statuses(&server, &server.http().log_in("alice").await.token).await,
+        (200, 101)
+    );
+}
+
+#[tokio::test]
+async fn people_delete_their_account() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.person("alice").await, server.person("bob").await);
+    let http = server.http();
+    let lab = http.group(&alice, "lab", &[&bob]).await;
+    let den = http.group(&bob, "den", &[&alice]).await;
+    let (mut hers, mut his) = (server.socket(&alice).await, server.socket(&bob).await);
+    hers.say(den, "hello").await;
+    his.of_type("message").await;
+    let delete = async |body: Value| ask(&server, &alice, "DELETE", "/api/auth/me", body).await;
+    for (body, status) in [
+        (json!({}), 422),
+        (json!({ "password": "not mine" }), 403),
+        (json!({ "password": PASSWORD, "rooms": "burn" }), 422),
+        (json!({ "password": PASSWORD, "massages": "purge" }), 422),
+    ] {
+        check_failure(&delete(body.clone()).await, status, &body.to_string());
+    }
+    assert_eq!(statuses(&server, &alice.token).await, (200, 101), "nothing has changed");
+
+    assert_eq!(
+        delete(json!({ "password": PASSWORD, "messages": "purge" }))
+            .await
+            .status,
+        200
+    );
+    assert_eq!(hers.close_code().await, Some(4401));
+    assert_eq!(statuses(&server, &alice.token).await, (401, 403));
+    let credentials = json!({ "username": "alice", "password": PASSWORD });
+    let login = http.send("POST", "/api/auth/login", &[], Some(&credentials)).await;
+    assert_eq!(login.status, 401);
+    let rooms = http.get(&bob, "/api/chats").await.json();
+    let owners: Vec<_> = rooms
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|room| room["owner_id"].as_i64())
+        .collect();
+    assert_eq!(owners, [Some(bob.id), Some(bob.id)], "both are bob's now");
+    assert_eq!(http.contents(&bob, den).await, [""; 0]);
+    assert_eq!(http.contents(&bob, lab).await, [""; 0]);
+    // The address may be had again, and nothing of her comes back with it.
+    let again = server.person("alice").await;
+    assert_ne!(again.id, alice.id);
+    assert_eq!(http.get(&again, "/api/chats").await.json(), json!([]));
+}
+
+#[tokio::test]
+async fn a_stolen_token_is_no_way_to_guess_the_password() {
+    let hourly = |limits: &mut Limits| limits.set("logins_per_account", "1/1h burst 3").unwrap();
+    let server = Server::limited(hourly).await;
+    let alice = server.person("alice").await;
+    let guess = async || {
+        let body = json!({ "password": "not mine" });
+        ask(&server, &alice, "DELETE", "/api/auth/me", body).await
+    };
+    // One was spent, and given back, by her own login.
+    for _ in 0..3 {
+        check_failure(&guess().await, 403, "a guess");
+    }
+    let refused = guess().await;
+    check_failure(&refused, 429, "one guess more");
+    assert!(refused.header("retry-after").is_some());
 }

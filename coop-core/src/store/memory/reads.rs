@@ -34,6 +34,22 @@ impl World {
         open
     }
 
+    pub(super) fn written_by(&self, user: UserId, after: MessageId, limit: u32) -> Vec<(RoomId, MessageId)> {
+        let messages = self
+            .rooms
+            .values()
+            .flat_map(|room| &room.messages)
+            .map(|row| &row.message);
+        let theirs = messages.filter(|message| message.author.user == Some(user) && message.deleted_at.is_none());
+        let mut written: Vec<_> = theirs
+            .filter(|message| message.id > after)
+            .map(|message| (message.room, message.id))
+            .collect();
+        written.sort_by_key(|(_, id)| *id);
+        written.truncate(limit as usize);
+        written
+    }
+
     pub(super) fn user_by_name(&self, name: &str) -> Option<&User> {
         self.users.values().find(|user| user.account.name == name)
     }

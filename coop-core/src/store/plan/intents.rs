@@ -25,6 +25,7 @@ impl Overlay<'_> {
             Intent::Post(post) => self.post(post),
             Intent::Edit { message, by, text } => self.edit(message, by, text),
             Intent::Delete { message, by } => self.delete(message, by),
+            Intent::Purge { message, author } => self.purge(message, author),
             Intent::Invite { user, name, by } => self.invite(user, name, by),
             Intent::Remove { user, by } => self.remove(user, by),
             Intent::Rename { name, by } => self.rename(name, by),
@@ -267,6 +268,20 @@ impl Overlay<'_> {
         if row.message.status == MessageStatus::Streaming {
             return Err(Error::conflict("this answer is still being written"));
         }
+        self.scrub(id, by)
+    }
+
+    fn purge(&mut self, id: MessageId, author: UserId) -> Result<Outcome> {
+        let row = self.message(id).ok_or_else(no_such_message)?;
+        if row.message.author.user != Some(author) {
+            return Err(no_such_message());
+        }
+        self.scrub(id, author)
+    }
+
+    /// Deletes a message that is not being written.
+    fn scrub(&mut self, id: MessageId, by: UserId) -> Result<Outcome> {
+        let row = self.message(id).ok_or_else(no_such_message)?;
         if row.message.deleted_at.is_some() {
             return Ok(Outcome::Done);
         }

@@ -131,6 +131,10 @@ impl RoomStore for SimStore {
         self.disk.receipt(room, message).await
     }
 
+    async fn written_by(&self, user: UserId, after: MessageId, limit: u32) -> Result<Vec<(RoomId, MessageId)>> {
+        self.disk.written_by(user, after, limit).await
+    }
+
     async fn usage(&self, of: &UsageFilter) -> Result<UsageSum> {
         self.disk.usage(of).await
     }

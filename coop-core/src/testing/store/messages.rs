@@ -309,3 +309,45 @@ pub(super) async fn a_batch_is_applied_in_order_and_fails_piecemeal<S: RoomStore
     let texts: Vec<_> = page.messages.iter().map(|message| message.text.as_str()).collect();
     assert_eq!(texts, ["in time", "end"]);
 }
+
+pub(super) async fn all_that_somebody_has_written_can_go<S: RoomStore>(store: &S) {
+    let (one, two) = (Flat::with(store, &[BOB]).await, Flat::with(store, &[BOB]).await);
+    let mut written = Vec::new();
+    for text in ["first", "second", "third"] {
+        for flat in [&one, &two] {
+            written.push((flat.id, flat.say(BOB, text).await.id));
+            flat.say(ANNE, text).await;
+        }
+    }
+    let by = async |author, after, limit| store.written_by(author, after, limit).await.expect("readable");
+    assert_eq!(by(BOB, MessageId(0), 100).await, written);
+    assert_eq!(by(BOB, written[1].1, 2).await, written[2..4]);
+    assert_eq!(by(DORA, MessageId(0), 100).await, []);
+
+    one.one(delete(written[0].1, BOB)).await;
+    assert_eq!(
+        by(BOB, MessageId(0), 100).await,
+        written[1..],
+        "deleted ones are no more"
+    );
+    one.one(Intent::Remove { user: BOB, by: BOB }).await;
+    one.refused(delete(written[2].1, BOB), "not_found").await;
+    let purge = |message, author| Intent::Purge { message, author };
+    one.refused(purge(written[2].1, ANNE), "not_found").await;
+    one.refused(purge(written[1].1, BOB), "not_found").await;
+    let before = one.unread(ANNE).await;
+    let committed = one.commit(vec![purge(written[2].1, BOB)]).await;
+    assert!(
+        matches!(&*committed.events[0], Event::MessageDeleted { message, by: BOB, .. } if *message == written[2].1),
+        "{:?}",
+        committed.events
+    );
+    one.nothing(purge(written[2].1, BOB)).await;
+    assert_eq!(one.unread(ANNE).await, before, "nobody had it unread");
+    let gone = one.message(written[2].1).await;
+    assert_eq!((gone.text.as_str(), gone.deleted_at.is_some()), ("", true));
+    assert_eq!(
+        by(BOB, MessageId(0), 100).await,
+        [&written[1..2], &written[3..]].concat()
+    );
+}
