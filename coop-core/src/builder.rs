@@ -104,6 +104,10 @@ impl Engine {
         EngineBuilder::new(Arc::new(rooms), Arc::new(users))
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// Makes a user who logs in elsewhere, if at all.
     ///
     /// ```

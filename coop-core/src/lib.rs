@@ -70,6 +70,7 @@
 #![forbid(unsafe_code)]
 
 mod account;
+mod archive;
 mod attachment;
 pub mod bot;
 mod builder;
@@ -102,6 +103,7 @@ mod user;
 mod writer;
 
 pub use account::Departure;
+pub use archive::Archive;
 /// For those who implement the traits of this crate.
 pub use async_trait::async_trait;
 pub use attachment::{Attachment, Feed, Pulled, Start};

@@ -29,6 +29,9 @@ pub mod postgres;
 mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+mod whole;
+
+pub use whole::{Renaming, WholeRoom};
 
 /// Where people come from. An application that has its own users implements this (looking up by id and by name is
 /// enough) and keeps one of our room stores.
@@ -180,6 +183,23 @@ pub trait RoomStore: Send + Sync + 'static {
 
     /// The sum of the tokens that were used.
     async fn usage(&self, of: &UsageFilter) -> Result<UsageSum>;
+
+    /// All rows of a room, as of one moment.
+    ///
+    /// # Errors
+    /// `Forbidden` from a store that cannot do it, as this does unless it is replaced.
+    async fn export(&self, _room: RoomId) -> Result<Option<WholeRoom>> {
+        Err(Error::forbidden("this store exports no rooms"))
+    }
+
+    /// Makes a room of these rows, [renumbered](WholeRoom::renumber), whole or not at all. Its users are those of this
+    /// store; all else was [checked](WholeRoom::check).
+    ///
+    /// # Errors
+    /// `Forbidden` from a store that cannot do it, as this does unless it is replaced.
+    async fn import(&self, _room: WholeRoom, _now: Timestamp) -> Result<RoomInfo> {
+        Err(Error::forbidden("this store imports no rooms"))
+    }
 
     /// What is known of the other engines that use this store at the same time; nothing if one engine has it alone.
     fn others(&self) -> Option<&dyn Others> {

@@ -1,6 +1,7 @@
 //! The command line: what can be asked of the program, and how that reads. What is done then is in the files below.
 
 mod accounts;
+mod archives;
 mod figures;
 mod health;
 mod log;
@@ -12,6 +13,7 @@ use crate::config::{Config, Database, Flags, SETTINGS, Setting, default_file, du
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches, Subcommand, ValueEnum};
 use coop_core::{Error, ErrorKind};
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Why the program ends with something else than 0.
@@ -100,6 +102,18 @@ enum Verb {
     User {
         #[command(subcommand)]
         what: UserVerb,
+    },
+    /// Print a room as lines of JSON, also while a server runs
+    Export {
+        /// Its id
+        #[arg(long, value_name = "ID")]
+        room: i64,
+    },
+    /// Make a room of what `export` prints, on SQLite while no server runs; who is not here gets an account without a password
+    Import {
+        /// Where it is, if not on the standard input
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
     },
     /// Look at the configuration
     Config {
@@ -199,6 +213,8 @@ pub(crate) async fn run() -> Result<(), Fault> {
             UserVerb::Password { name, password_stdin } => accounts::password(&config, &name, password_stdin).await,
             UserVerb::Delete { name, rooms, purge } => accounts::delete(&config, &name, rooms, purge).await,
         },
+        Verb::Export { room } => archives::export(&config, room).await,
+        Verb::Import { file } => archives::import(&config, file.as_deref()).await,
         Verb::Config { .. } => serve::check(&config).await,
         Verb::Health { url } => health::ask(&config, url.as_deref()).await,
     }

@@ -11,10 +11,14 @@ use super::plan::{Needs, plan, plan_creation};
 use super::{Batch, Changes, Committed, Look, NewAccount, NewRoom, OpenTurn, Others, RoomHead, RoomStore, UserStore};
 use crate::error::{Error, Result};
 use crate::event::Event;
+use crate::id::Epoch;
 use crate::id::{MessageId, RoomId, Seq, TurnId, UserId};
+use crate::model::RoomInfo;
 use crate::model::{
     Account, Member, Message, Page, Range, Receipt, RoomEntry, Snapshot, TurnInfo, UsageFilter, UsageSum,
 };
+use crate::store::WholeRoom;
+use crate::time::Timestamp;
 use async_trait::async_trait;
 use shared::EngineId;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -183,6 +187,16 @@ impl RoomStore for MemoryStore {
 
     async fn usage(&self, of: &UsageFilter) -> Result<UsageSum> {
         Ok(self.world()?.usage(of))
+    }
+
+    async fn export(&self, room: RoomId) -> Result<Option<WholeRoom>> {
+        Ok(self.world()?.room(room).map(world::Room::whole))
+    }
+
+    async fn import(&self, mut room: WholeRoom, now: Timestamp) -> Result<RoomInfo> {
+        let mut world = self.world()?;
+        room.renumber(&mut world.ids, Epoch(now.0))?;
+        Ok(world.take_in(room))
     }
 
     fn others(&self) -> Option<&dyn Others> {

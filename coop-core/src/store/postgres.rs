@@ -17,13 +17,14 @@ use super::plan::{Facts, Needs, RoomRow, plan, plan_creation};
 use super::sql::users::{Accounts, Change, unwritten};
 use super::sql::write::Rows;
 use super::sql::{Reads, columns};
-use super::{Batch, Committed, NewAccount, NewRoom, Others, RoomHead, RoomStore, SchemaStep, UserStore};
+use super::{Batch, Committed, NewAccount, NewRoom, Others, RoomHead, RoomStore, SchemaStep, UserStore, WholeRoom};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
-use crate::id::{MessageId, RoomId, Seq, TurnId, UserId};
+use crate::id::{Epoch, MessageId, RoomId, Seq, TurnId, UserId};
 use crate::model::{
     Account, Member, Message, Page, Range, Receipt, RoomEntry, RoomInfo, Snapshot, TurnInfo, UsageFilter, UsageSum,
 };
+use crate::time::Timestamp;
 use async_trait::async_trait;
 use facts::FreshIds;
 use fault::fault;
@@ -208,6 +209,17 @@ impl PostgresStore {
         Ok((creation.room.info, creation.committed))
     }
 
+    async fn write_whole(&self, begun: &mut Transaction<'_>, room: &mut WholeRoom, now: Timestamp) -> Result<RoomInfo> {
+        let (messages, turns) = (room.messages.len(), room.turns.len());
+        let mut ids = FreshIds::many(begun.connection(), messages, turns).await?;
+        room.renumber(&mut ids, Epoch(now.0))?;
+        ids.check()?;
+        for rows in Rows::pieces(room) {
+            write::write(rows?, begun.connection(), self.engine).await?;
+        }
+        Ok(room.room.info.clone())
+    }
+
     /// Changes an account in a transaction of its own.
     async fn change(&self, user: UserId, change: Change) -> Result<()> {
         let (mut begun, _) = self.writers.begin(None).await?;
@@ -323,6 +335,17 @@ impl RoomStore for PostgresStore {
 
     async fn usage(&self, of: &UsageFilter) -> Result<UsageSum> {
         read!(self.usage(of))
+    }
+
+    async fn export(&self, room: RoomId) -> Result<Option<WholeRoom>> {
+        // As long as it takes: the deadline of a read is for what somebody waits for.
+        self.reads.export(room).await
+    }
+
+    async fn import(&self, mut room: WholeRoom, now: Timestamp) -> Result<RoomInfo> {
+        let (mut begun, _) = self.writers.begin(None).await?;
+        let written = self.write_whole(&mut begun, &mut room, now).await;
+        begun.finish(written).await
     }
 
     fn others(&self) -> Option<&dyn Others> {

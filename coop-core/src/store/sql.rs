@@ -7,14 +7,15 @@ pub(super) mod write;
 
 pub(super) use rows::{columns, get, read_json, word_of};
 
-use super::RoomHead;
 use super::plan::RoomRow;
+use super::{RoomHead, WholeRoom};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::id::{MessageId, RoomId, Seq, TurnId, UserId};
 use crate::model::{
     Account, Member, Message, Page, Range, Receipt, RoomEntry, Snapshot, TurnInfo, UsageFilter, UsageSum,
 };
+use futures::TryStreamExt;
 #[cfg(feature = "postgres")]
 pub(super) use rows::width;
 #[cfg(not(feature = "postgres"))]
@@ -104,6 +105,21 @@ const USAGE_OF_USER: &str = usage!("u.user_id = $1 AND ($2 = 0 OR u.chat_id = $2
 const USAGE_IN_ROOM: &str = usage!("u.chat_id = $2 AND ($1 = 0 OR u.user_id = $1)");
 /// Reads all there is.
 pub(super) const USAGE_IN_ALL: &str = usage!("$1 = 0 AND $2 = 0");
+const ALL_MESSAGES: &str = concat!(
+    "SELECT ",
+    columns!(message),
+    " FROM messages m WHERE m.chat_id = $1 ORDER BY m.seq"
+);
+const ALL_TURNS: &str = concat!(
+    "SELECT ",
+    columns!(turn),
+    ", t.receipt FROM turns t WHERE t.chat_id = $1"
+);
+const ALL_EVENTS: &str = concat!(
+    "SELECT ",
+    columns!(event),
+    " FROM events e WHERE e.chat_id = $1 ORDER BY e.seq"
+);
 const USER: &str = concat!("SELECT ", columns!(account), " FROM users u WHERE u.id = $1");
 const USER_BY_NAME: &str = concat!(
     "SELECT ",
@@ -135,6 +151,9 @@ pub(super) const STATEMENTS: &[&str] = &[
     USAGE_OF_USER,
     USAGE_IN_ROOM,
     USAGE_IN_ALL,
+    ALL_MESSAGES,
+    ALL_TURNS,
+    ALL_EVENTS,
     USER,
     USER_BY_NAME,
     SEARCH,
@@ -286,6 +305,54 @@ where
         drop(moment);
         let RoomRow { info, epoch, seq, .. } = Self::room_row(&row, 0)?;
         Ok(Some(Snapshot::new(info, epoch, seq, members, messages, turns)))
+    }
+
+    pub(super) async fn export(&self, room: RoomId) -> Result<Option<WholeRoom>> {
+        let mut moment = self.pool.begin_with(self.begin).await.map_err(self.fault)?;
+        let row = sqlx::query(ROOM).bind(room.0).fetch_optional(&mut *moment).await;
+        let Some(row) = row.map_err(self.fault)? else {
+            return Ok(None);
+        };
+        let mut whole = WholeRoom {
+            room: Self::room_row(&row, 0)?,
+            members: Vec::new(),
+            messages: Vec::new(),
+            turns: Vec::new(),
+            receipts: Vec::new(),
+            events: Vec::new(),
+        };
+        // One row at a time: what the database has of them need not be there twice.
+        {
+            let mut rows = sqlx::query(MEMBERS).bind(room.0).fetch(&mut *moment);
+            while let Some(row) = rows.try_next().await.map_err(self.fault)? {
+                whole.members.push(Self::member_row(&row, 0)?);
+            }
+        }
+        {
+            let mut rows = sqlx::query(ALL_MESSAGES).bind(room.0).fetch(&mut *moment);
+            while let Some(row) = rows.try_next().await.map_err(self.fault)? {
+                whole.messages.push(Self::message_row(&row, 0)?);
+            }
+        }
+        {
+            let mut rows = sqlx::query(ALL_TURNS).bind(room.0).fetch(&mut *moment);
+            while let Some(row) = rows.try_next().await.map_err(self.fault)? {
+                let turn = Self::turn_row(&row, 0)?;
+                let receipt: Option<String> = get::<_, DB>(&row, width::TURN)?;
+                let receipt = receipt.map(|json| read_json(&json)).transpose()?;
+                whole.receipts.extend(receipt.map(|receipt| (turn.info.id, receipt)));
+                whole.turns.push(turn);
+            }
+        }
+        {
+            let mut rows = sqlx::query(ALL_EVENTS).bind(room.0).fetch(&mut *moment);
+            while let Some(row) = rows.try_next().await.map_err(self.fault)? {
+                whole.events.push(Self::event_row(&row, 0)?);
+            }
+        }
+        whole.turns.sort_by_key(|row| row.info.id);
+        whole.receipts.sort_by_key(|(turn, _)| *turn);
+        Ok(Some(whole))
     }
 
     pub(super) async fn message(&self, room: RoomId, message: MessageId) -> Result<Option<Arc<Message>>> {

@@ -16,13 +16,14 @@ mod write;
 
 use super::sql::users::Change;
 use super::sql::{Reads, columns};
-use super::{Batch, Committed, NewAccount, NewRoom, RoomHead, RoomStore, SchemaStep, UserStore};
+use super::{Batch, Committed, NewAccount, NewRoom, RoomHead, RoomStore, SchemaStep, UserStore, WholeRoom};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::id::{MessageId, RoomId, Seq, TurnId, UserId};
 use crate::model::{
     Account, Member, Message, Page, Range, Receipt, RoomEntry, RoomInfo, Snapshot, TurnInfo, UsageFilter, UsageSum,
 };
+use crate::time::Timestamp;
 use async_trait::async_trait;
 use committer::{Connected, Job, Reply, Writer};
 use sqlx::{Pool, Sqlite};
@@ -272,6 +273,14 @@ impl RoomStore for SqliteStore {
 
     async fn usage(&self, of: &UsageFilter) -> Result<UsageSum> {
         self.reads.usage(of).await
+    }
+
+    async fn export(&self, room: RoomId) -> Result<Option<WholeRoom>> {
+        self.reads.export(room).await
+    }
+
+    async fn import(&self, room: WholeRoom, now: Timestamp) -> Result<RoomInfo> {
+        self.job(|reply| Job::Import(Box::new(room), now, reply)).await
     }
 
     async fn close(&self) {

@@ -13,7 +13,7 @@ const ORDER: &[&str] = &[
     "names", "command", "context", "password", "live", "gate", // 2 mechanisms
     "engine", "writer",                                        // 3 heart
     "turn", "relay", "others", "attachment", "subscription", "room", "user", "account",
-    "builder",                                                 // 4 verbs
+    "builder", "archive",                                      // 4 verbs
     "store/*", "bus/*", "testing",                             // 5 plugs
 ];
 
@@ -28,6 +28,11 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
         "writer",
         "turn",
         "a turn that a commit has started is run, and reports back through the writer's mailbox",
+    ),
+    (
+        "archive",
+        "store/*",
+        "an archive is the rows of a room, as `store::plan` knows them, in another form",
     ),
 ];
 

@@ -1,6 +1,7 @@
 //! The tests of coop-core from outside, in one binary, because each binary is linked anew.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod archives;
 mod asks;
 mod bad_input;
 mod buses;

@@ -107,7 +107,7 @@ pub(super) async fn find(engine: &Engine, name: &str) -> Result<User, Fault> {
 }
 
 /// The database, which must not be one in memory.
-fn lasting(config: &Config) -> Result<&Database, Fault> {
+pub(super) fn lasting(config: &Config) -> Result<&Database, Fault> {
     config.database.is_there().map_err(Fault::Usage)?;
     Ok(&config.database)
 }

@@ -279,6 +279,52 @@ async fn accounts_and_tokens_are_made_by_hand() {
 }
 
 #[tokio::test]
+async fn rooms_go_out_and_in_and_accounts_with_rooms_go_as_is_said() {
+    let (here, there) = (folder(), folder());
+    let (here, there) = (here.path(), there.path());
+    let program = Program::start_as(here, with_mock(here)).await;
+    let http = program.http();
+    let (alice, bob) = (http.person("alice").await, http.person("bob").await);
+    let room = http.group(&alice, "lab", &[&bob]).await;
+    let mut socket = Ws::open(program.address, &bob.token).await;
+    socket.say(room, "hello").await;
+    socket.of_type("message").await;
+    // Beside the server.
+    let id = room.to_string();
+    let lines = prints(here, &["export", "--room", &id]).await;
+    assert_eq!(run(here, &["export", "--room", "4711"]).await.code, Some(1));
+    let busy = run_with(here, &["import"], &[], &lines).await;
+    assert_eq!(busy.code, Some(3), "{}", busy.err);
+    assert_eq!(
+        run(here, &["user", "delete", "alice", "--rooms", "delete"]).await.code,
+        Some(3)
+    );
+    program.terminate().await;
+    assert_eq!(program.ends_with().await, Some(0));
+
+    for bad in ["", "{}", "hello"] {
+        let refused = run_with(there, &["import"], &[], bad).await;
+        assert_eq!(refused.code, Some(2), "{}", refused.err);
+    }
+    let made = run_with(there, &["import"], &[], &lines).await;
+    assert_eq!((made.code, made.out.trim()), (Some(0), "1"), "{}", made.err);
+    assert_eq!(prints(there, &["export", "--room", "1"]).await, lines);
+    std::fs::write(there.join("lines"), &lines).unwrap();
+    assert_eq!(prints(there, &["import", "lines"]).await, "2");
+
+    let refused = run(there, &["user", "delete", "alice"]).await;
+    assert_eq!(refused.code, Some(1));
+    assert!(
+        refused.err.contains("--rooms") && refused.err.contains("lab"),
+        "{}",
+        refused.err
+    );
+    prints(there, &["user", "delete", "alice", "--rooms", "hand-over"]).await;
+    prints(there, &["user", "delete", "bob", "--rooms", "delete", "--purge"]).await;
+    assert_eq!(run(there, &["export", "--room", "1"]).await.code, Some(1));
+}
+
+#[tokio::test]
 async fn a_password_in_an_address_is_not_shown() {
     let folder = folder();
     let url = "postgres://anna:hush@127.0.0.1:1/coop";

@@ -259,7 +259,8 @@ impl Player {
         };
         if let Some(token) = reply.value("access_token") {
             let login: Value = serde_json::from_str(body.unwrap()).unwrap();
-            let name = login["username"].as_str().unwrap().to_owned();
+            // Who has another password is known by the old token.
+            let name = login["username"].as_str().unwrap_or(name).to_owned();
             let person = Person {
                 name: name.clone(),
                 id: 0,

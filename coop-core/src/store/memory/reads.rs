@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::event::Event;
 use crate::id::{MessageId, RoomId, Seq, UserId};
 use crate::model::{Account, Member, Message, Page, Range, Receipt, RoomEntry, Snapshot, TurnInfo};
+use crate::store::WholeRoom;
 use crate::store::plan::MemberRow;
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -119,6 +120,20 @@ impl Room {
         let messages = self.history(Range::Newest, limit).messages;
         let turns = self.open_turns().collect();
         Snapshot::new(row.info.clone(), row.epoch, row.seq, self.members(), messages, turns)
+    }
+
+    pub(super) fn whole(&self) -> WholeRoom {
+        let mut members: Vec<_> = self.members.values().cloned().collect();
+        members.sort_by_key(|row| row.joined);
+        let receipts = self.receipts.iter();
+        WholeRoom {
+            room: self.row.clone(),
+            members,
+            messages: self.messages.clone(),
+            turns: self.turns.values().cloned().collect(),
+            receipts: receipts.map(|(turn, receipt)| (*turn, Arc::clone(receipt))).collect(),
+            events: self.events.clone(),
+        }
     }
 
     fn open_turns(&self) -> impl Iterator<Item = TurnInfo> {

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::id::{MessageId, RoomId, Seq, TurnId, UserId};
 use crate::model::{Account, Receipt, RoomInfo, TurnStatus, UsageFilter, UsageSum};
+use crate::store::WholeRoom;
 use crate::store::plan::{
     Creation, Discount, EventRow, Facts, Mark, MemberRow, MessageRow, Needs, NextIds, Plan, RoomChange, RoomRow,
     TurnRow, UsageRow,
@@ -121,6 +122,24 @@ impl World {
         room.insert(creation.message);
         self.rooms.insert(info.id, room);
         (info, creation.committed)
+    }
+
+    pub(super) fn take_in(&mut self, whole: WholeRoom) -> RoomInfo {
+        let info = whole.room.info.clone();
+        self.shared.note(info.id, whole.room.seq, &whole.events);
+        let mut room = Room {
+            row: whole.room,
+            members: whole.members.into_iter().map(|row| (row.member.user, row)).collect(),
+            messages: Vec::new(),
+            places: BTreeMap::new(),
+            by_client_id: BTreeMap::new(),
+            turns: whole.turns.into_iter().map(|row| (row.info.id, row)).collect(),
+            events: whole.events,
+            receipts: whole.receipts.into_iter().collect(),
+        };
+        room.insert(whole.messages);
+        self.rooms.insert(info.id, room);
+        info
     }
 
     pub(super) fn create_user(&mut self, new: NewAccount) -> Result<Account> {

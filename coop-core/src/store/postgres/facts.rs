@@ -138,6 +138,10 @@ pub(super) const LOAD: &str = concat!(
      SELECT t.asked_by FROM turns t WHERE t.chat_id = $1 AND t.status IN ('queued', 'streaming')) GROUP BY u.user_id",
 );
 
+/// Ids for a whole room: 0 for the room, 1 for messages, 2 for turns.
+pub(super) const MANY: &str = "SELECT 0::BIGINT, nextval('chat_ids') UNION ALL SELECT 1, nextval('message_ids') FROM \
+     generate_series(1, $1) UNION ALL SELECT 2, nextval('turn_ids') FROM generate_series(1, $2)";
+
 /// Fresh ids, taken while the room was locked: later turns of a room have larger ones, whichever server admits them.
 #[derive(Debug, Default)]
 pub(super) struct FreshIds {
@@ -153,6 +157,25 @@ impl FreshIds {
         let next = ids.pop_front();
         *short |= next.is_none();
         next.unwrap_or_default()
+    }
+
+    /// Ids for a room of so many messages and turns.
+    pub(super) async fn many(connection: &mut PgConnection, messages: usize, turns: usize) -> Result<Self> {
+        let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let mut fresh: Vec<(i64, i64)> = sqlx::query_as(MANY)
+            .bind(count(messages))
+            .bind(count(turns))
+            .fetch_all(connection)
+            .await
+            .map_err(fault)?;
+        fresh.sort_unstable();
+        let of = |kind: i64| fresh.iter().filter(move |(of, _)| *of == kind).map(|(_, id)| *id);
+        Ok(Self {
+            room: of(0).next().unwrap_or_default(),
+            messages: of(1).collect(),
+            turns: of(2).collect(),
+            short: false,
+        })
     }
 
     /// # Errors

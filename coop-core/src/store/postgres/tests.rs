@@ -46,6 +46,7 @@ async fn every_statement_is_prepared_and_uses_an_index() {
         users::END_TOKENS,
         users::DELETE_USER,
         facts::LOAD,
+        facts::MANY,
         write::USUAL,
         write::DISCOUNTS,
         write::UPDATED,

@@ -42,7 +42,6 @@ pub(in crate::store) mod width {
     pub(in crate::store) const ROOM: usize = 11;
     pub(in crate::store) const MEMBER: usize = 9;
     pub(in crate::store) const MESSAGE: usize = 18;
-    #[cfg(feature = "postgres")]
     pub(in crate::store) const TURN: usize = 14;
     pub(in crate::store) const EVENT: usize = 9;
     pub(in crate::store) const ACCOUNT: usize = 5;

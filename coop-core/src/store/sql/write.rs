@@ -3,13 +3,17 @@
 
 use crate::error::{Error, Result};
 use crate::id::RoomId;
-use crate::model::Meta;
+use crate::model::{Meta, RoomSettings};
+use crate::store::WholeRoom;
 use crate::store::plan::{
     Creation, Discount, EventRow, MemberRow, MessageRow, Plan, RoomChange, RoomRow, TurnRow, UsageRow,
 };
 use crate::store::sql::word_of;
 use serde::Serialize;
 use std::fmt::Write;
+
+/// How many rows of a whole room are written at a time.
+const PIECE: usize = 2_000;
 
 /// The rows of several rooms, as a JSON array for each kind.
 #[derive(Default)]
@@ -69,6 +73,45 @@ impl Rows {
         new.message.iter().try_for_each(|row| self.add_message(row))?;
         new.members.iter().try_for_each(|row| self.add_member(room, row))?;
         new.events.iter().try_for_each(|row| self.add_event(room, row))
+    }
+
+    /// The rows of a whole room, some at a time, in an order in which they can be written.
+    pub(in crate::store) fn pieces(whole: &WholeRoom) -> impl Iterator<Item = Result<Self>> {
+        let room = whole.room.info.id;
+        let first = std::iter::once_with(move || {
+            let mut rows = Self::default();
+            rows.add_room(&whole.room)?;
+            if *whole.room.settings != RoomSettings::default() {
+                rows.settings.push(&(room, json(&*whole.room.settings)?))?;
+            }
+            whole.members.iter().try_for_each(|row| rows.add_member(room, row))?;
+            Ok(rows)
+        });
+        let messages = whole.messages.chunks(PIECE).map(|some| {
+            let mut rows = Self::default();
+            some.iter().try_for_each(|row| rows.add_message(row))?;
+            // A new message has not been changed.
+            let mut changed = some.iter().filter(|row| row.message.edits > 0);
+            changed.try_for_each(|row| rows.add_update(row))?;
+            Ok(rows)
+        });
+        let turns = whole.turns.chunks(PIECE).map(|some| {
+            let mut rows = Self::default();
+            some.iter().try_for_each(|row| rows.add_turn(row))?;
+            Ok(rows)
+        });
+        let receipts = whole.receipts.chunks(PIECE).map(|some| {
+            let mut rows = Self::default();
+            let mut some = some.iter();
+            some.try_for_each(|(turn, receipt)| rows.receipts.push(&(turn, json(&**receipt)?)))?;
+            Ok(rows)
+        });
+        let events = whole.events.chunks(PIECE).map(move |some| {
+            let mut rows = Self::default();
+            some.iter().try_for_each(|row| rows.add_event(room, row))?;
+            Ok(rows)
+        });
+        first.chain(messages).chain(turns).chain(receipts).chain(events)
     }
 
     fn add_room(&mut self, row: &RoomRow) -> Result<()> {

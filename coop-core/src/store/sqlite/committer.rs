@@ -5,15 +5,16 @@
 use super::facts::{Loaded, load};
 use super::kept::{Changed, Kept};
 use super::words::{self, Progress};
-use super::write::write;
+use super::write::{write, write_whole};
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::id::{RoomId, UserId};
+use crate::id::{Epoch, RoomId, UserId};
 use crate::model::{Account, RoomInfo};
 use crate::store::plan::{Needs, NextIds, plan, plan_creation};
 use crate::store::sql::users::{Accounts, Change};
 use crate::store::sql::write::Rows;
-use crate::store::{Batch, Committed, NewAccount, NewRoom};
+use crate::store::{Batch, Committed, NewAccount, NewRoom, WholeRoom};
+use crate::time::Timestamp;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection, Pool, Sqlite};
 use std::collections::BTreeSet;
@@ -32,6 +33,7 @@ pub(super) enum Job {
     Create(NewRoom, Reply<(RoomInfo, Vec<Arc<Event>>)>),
     CreateUser(NewAccount, Reply<Account>),
     ChangeUser(UserId, Change, Reply<()>),
+    Import(Box<WholeRoom>, Timestamp, Reply<RoomInfo>),
     /// To add the words of some more messages to the index.
     Index(Reply<Progress>),
 }
@@ -101,6 +103,7 @@ enum Group {
     Parts(Vec<Part>),
     User(NewAccount, Reply<Account>),
     Change(UserId, Change, Reply<()>),
+    Import(Box<WholeRoom>, Timestamp, Reply<RoomInfo>),
     Index(Reply<Progress>),
     /// Nobody wants anything.
     Idle,
@@ -122,6 +125,7 @@ fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>, next: &mut Option<Job>) ->
             }
             Job::CreateUser(new, reply) if parts.is_empty() => return Group::User(new, reply),
             Job::ChangeUser(user, change, reply) if parts.is_empty() => return Group::Change(user, change, reply),
+            Job::Import(room, now, reply) if parts.is_empty() => return Group::Import(room, now, reply),
             Job::Index(reply) if parts.is_empty() => return Group::Index(reply),
             // A second batch of a room must see the first one's rows, and users go by themselves.
             other => {
@@ -157,9 +161,27 @@ async fn serve(connection: &mut SqliteConnection, ids: &mut NextIds, kept: &mut 
         Group::Change(user, change, reply) => {
             drop(reply.send(accounts(connection).change(user, change).await));
         }
+        Group::Import(room, now, reply) => {
+            let done = import(connection, ids, *room, now).await;
+            if done.is_err() {
+                roll_back(connection).await;
+            }
+            drop(reply.send(done));
+        }
         Group::Parts(parts) => together_or_alone(connection, ids, kept, parts).await,
     }
     true
+}
+
+async fn import(
+    connection: &mut SqliteConnection,
+    ids: &mut NextIds,
+    mut room: WholeRoom,
+    now: Timestamp,
+) -> Result<RoomInfo> {
+    room.renumber(ids, Epoch(now.0))?;
+    write_whole(&room, connection).await?;
+    Ok(room.room.info)
 }
 
 fn accounts(connection: &mut SqliteConnection) -> Accounts<'_, Sqlite> {
@@ -173,6 +195,7 @@ fn refuse(group: Group, error: &Error) {
     match group {
         Group::User(_, reply) => drop(reply.send(Err(error.again()))),
         Group::Change(_, _, reply) => drop(reply.send(Err(error.again()))),
+        Group::Import(_, _, reply) => drop(reply.send(Err(error.again()))),
         Group::Index(reply) => drop(reply.send(Err(error.again()))),
         Group::Idle => {}
         Group::Parts(parts) => parts.into_iter().for_each(|part| part.refuse(error)),

@@ -32,6 +32,7 @@ fn is_meant(detail: &str, statement: &str) -> bool {
         || (statement.contains("LIKE") && detail.starts_with("SCAN u"))
         // A host asks, and seldom.
         || statement == sql::USAGE_IN_ALL
+        || statement == sql::WRITTEN_BY
         // All open turns of all rooms, once, at the start: the partial index holds nothing else.
         || (detail == "SCAN t USING INDEX turns_open")
 }

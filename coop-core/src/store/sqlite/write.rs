@@ -5,10 +5,13 @@
 
 use super::committer::Trouble;
 use super::fault::commit_fault;
+use crate::error::Result;
+use crate::store::WholeRoom;
 use crate::store::sql::write::Rows;
 use futures::TryStreamExt;
-use sqlx::Executor;
-use sqlx::sqlite::SqliteConnection;
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteConnection};
+use sqlx::{Executor, Sqlite};
 
 /// What most commits write, from these: rooms, new messages, members, turns, events.
 macro_rules! usual {
@@ -88,6 +91,7 @@ pub(super) const WRITE_USUAL_AS_ONE: &str = "INSERT INTO usual VALUES ($1, $2, $
 const BEFORE_COMMIT: [usize; 2] = [5, 13];
 
 const BEGIN: &str = "BEGIN IMMEDIATE";
+const COMMIT: &str = "COMMIT;";
 
 /// Writes everything and commits the transaction, which may have `begun`.
 pub(super) async fn write(rows: Rows, connection: &mut SqliteConnection, begun: bool) -> Result<(), Trouble> {
@@ -104,24 +108,7 @@ pub(super) async fn write(rows: Rows, connection: &mut SqliteConnection, begun: 
             WRITE_ALL
         }
     };
-    let mut query = sqlx::query(statements);
-    for array in [rows.rooms, rows.messages, rows.members, rows.turns, rows.events] {
-        query = query.bind(array.finish());
-    }
-    if !usual {
-        for array in [
-            rows.updated,
-            rows.checkpoints,
-            rows.discounts,
-            rows.removed,
-            rows.deleted,
-            rows.settings,
-            rows.receipts,
-            rows.usage,
-        ] {
-            query = query.bind(array.finish());
-        }
-    }
+    let query = bound(statements, rows, !usual);
     let mut steps = connection.fetch_many(query);
     let mut done = 0;
     loop {
@@ -137,6 +124,43 @@ pub(super) async fn write(rows: Rows, connection: &mut SqliteConnection, begun: 
             Err(error) => return Err(Trouble::GiveUp(commit_fault(error))),
         }
     }
+}
+
+/// The statements with the arrays that they take; those of rarer rows if there may be some.
+fn bound(statements: &'static str, rows: Rows, rarer: bool) -> Query<'static, Sqlite, SqliteArguments> {
+    let mut query = sqlx::query(statements);
+    for array in [rows.rooms, rows.messages, rows.members, rows.turns, rows.events] {
+        query = query.bind(array.finish());
+    }
+    if rarer {
+        for array in [
+            rows.updated,
+            rows.checkpoints,
+            rows.discounts,
+            rows.removed,
+            rows.deleted,
+            rows.settings,
+            rows.receipts,
+            rows.usage,
+        ] {
+            query = query.bind(array.finish());
+        }
+    }
+    query
+}
+
+/// Writes a whole room in one transaction. Whoever calls this rolls back if it fails.
+pub(super) async fn write_whole(whole: &WholeRoom, connection: &mut SqliteConnection) -> Result<()> {
+    let some = WRITE_ALL.strip_suffix(COMMIT).unwrap_or(WRITE_ALL);
+    let mut run = async |query: Query<'static, Sqlite, SqliteArguments>| {
+        query.execute(&mut *connection).await.map_err(commit_fault)
+    };
+    run(sqlx::query(BEGIN)).await?;
+    for rows in Rows::pieces(whole) {
+        run(bound(some, rows?, true)).await?;
+    }
+    run(sqlx::query(COMMIT)).await?;
+    Ok(())
 }
 
 /// Whether it failed because of what was written, and not because it could not be.
