@@ -14,7 +14,7 @@ WANTS := pg_ctlcluster:postgresql psql:postgresql-client chromium:chromium node:
 WEB_TESTS := coop-server/tests/web
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-python test-nextjs lint bench crash soak system browser
+.PHONY: fuzz help test test-python test-nextjs lint bench crash soak system browser
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name what; do \
@@ -60,6 +60,14 @@ SEED ?= 1
 crash: system ## Kill servers, Redis and PostgreSQL under load for DURATION seconds, and hold everybody's record against the store
 	COOP_CRASH_SECONDS=$(DURATION) COOP_CRASH_SEED=$(SEED) $(CARGO) test --release -p coop-server --all-features --locked \
 		--test it -- crash --nocapture
+
+# How long `make fuzz` tries each target, in seconds.
+FUZZ ?= 60
+
+fuzz: ## Throw what no client would send at each decoder for FUZZ seconds (needs a nightly compiler and `cargo install cargo-fuzz`)
+	cd coop-server && $(CARGO) +nightly fuzz run frames -- -max_total_time=$(FUZZ)
+	cd coop-server && $(CARGO) +nightly fuzz run commands -- -max_total_time=$(FUZZ)
+	cd coop-bots && $(CARGO) +nightly fuzz run sse -- -max_total_time=$(FUZZ)
 
 soak: system ## Run the simulation through 100,000 schedules
 	COOP_SIM_SCHEDULES=100000 $(CARGO) test -p coop-core --all-features --locked --test it -- schedules_hold

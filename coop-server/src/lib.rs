@@ -20,6 +20,9 @@ mod call;
 mod cors;
 mod dialect;
 pub mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
 mod limits;
 mod meters;

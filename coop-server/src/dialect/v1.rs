@@ -69,7 +69,7 @@ struct Said<'a> {
 ///
 /// # Errors
 /// Words for the client, with the number of the command if that could be read.
-pub(super) fn decode(text: &str) -> Result<Asked, Malformed> {
+pub(crate) fn decode(text: &str) -> Result<Asked, Malformed> {
     const NOT_AN_OBJECT: &str = "a frame must be one JSON object";
     // An array of the right values would do for the parser.
     if !text.trim_ascii_start().starts_with('{') {
