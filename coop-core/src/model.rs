@@ -58,6 +58,7 @@ impl Account {
 /// What a member may do in a room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Role {
     /// May also rename, remove members, delete any message, hand the room over and delete it. One per room.
     Owner,
@@ -68,6 +69,7 @@ pub enum Role {
 /// A room as its members see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RoomInfo {
     /// Its id.
     pub id: RoomId,
@@ -105,6 +107,7 @@ pub struct Member {
 /// Who said it: a person, or a bot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Author {
     /// The person, if it was one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -147,6 +150,7 @@ impl fmt::Display for Author {
 /// How far a message has come. What people say is `Done` at once; a bot's answer streams first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum MessageStatus {
     /// A bot is still writing it.
     Streaming,
@@ -191,6 +195,7 @@ impl MessageStatus {
 /// Something said in a room.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Message {
     /// Its id.
     pub id: MessageId,
@@ -204,8 +209,8 @@ pub struct Message {
     pub text: String,
     /// How far it has come.
     pub status: MessageStatus,
-    /// Words about why it failed or was cut off, for people. Only with [`MessageStatus::Failed`] and
-    /// [`MessageStatus::Stopped`].
+    /// Words about why it failed or was cut off, for people. Only with [`Failed`](MessageStatus::Failed) and
+    /// [`Stopped`](MessageStatus::Stopped).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
     /// The message it answers.
@@ -316,6 +321,20 @@ impl PartialEq for Meta {
 
 impl Eq for Meta {}
 
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Meta {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Meta".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "object",
+            "description": "What an application attaches to a message, at most 4 KiB: carried and never looked into"
+        })
+    }
+}
+
 impl Serialize for Meta {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.0.serialize(serializer)
@@ -331,6 +350,7 @@ impl<'de> Deserialize<'de> for Meta {
 
 /// How a bot's own work ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Finish {
     /// Why it stopped writing.
     pub reason: FinishReason,
@@ -367,6 +387,7 @@ impl Finish {
 /// Why a bot stopped writing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum FinishReason {
     /// Everything was said.
     Stop,
@@ -381,6 +402,7 @@ pub enum FinishReason {
 /// Where a turn stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum TurnStatus {
     /// Waits for earlier turns of the same bot in the same room.
     Queued,
@@ -446,6 +468,7 @@ impl TurnStatus {
 
 /// Why a turn failed or was cut off, as far as people may know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TurnError {
     /// A stable word: a bot error's kind, or why an ask was refused (`busy`, `hop_limit`, `budget_exceeded`).
     pub code: String,
@@ -456,6 +479,7 @@ pub struct TurnError {
 /// How a turn ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TurnEnd {
     /// One of the ended statuses.
     pub status: TurnStatus,
@@ -520,6 +544,7 @@ impl TurnEnd {
 /// A room in a user's list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RoomEntry {
     /// The room.
     #[serde(flatten)]
@@ -668,6 +693,7 @@ pub struct Position {
 /// One turn, as its room's members may see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TurnInfo {
     /// Its id.
     pub id: TurnId,

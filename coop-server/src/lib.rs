@@ -27,6 +27,7 @@ mod identity;
 mod limits;
 mod meters;
 mod objects;
+mod openapi;
 mod paging;
 mod patient;
 mod receipts;

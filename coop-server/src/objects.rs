@@ -4,11 +4,12 @@
 use coop_core::{
     Account, Event, Member, Message, MessageId, MessageStatus, RoomEntry, RoomId, RoomInfo, Seq, Timestamp, UserId,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::borrow::Cow;
 
 /// A person, as themselves or others see them.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct UserObject<'a> {
     id: UserId,
     username: &'a str,
@@ -43,7 +44,7 @@ impl<'a> UserObject<'a> {
 }
 
 /// A room.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ChatObject<'a> {
     id: RoomId,
     name: &'a str,
@@ -67,7 +68,7 @@ impl<'a> From<&'a RoomInfo> for ChatObject<'a> {
 }
 
 /// A room in somebody's list.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ChatRow<'a> {
     #[serde(flatten)]
     chat: ChatObject<'a>,
@@ -89,7 +90,7 @@ impl<'a> From<&'a RoomEntry> for ChatRow<'a> {
 }
 
 /// Something said.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct MessageObject<'a> {
     id: MessageId,
     chat_id: RoomId,
@@ -167,7 +168,7 @@ pub(crate) fn ending(event: &Event) -> Option<(MessageId, Cow<'_, str>, MessageS
 }
 
 /// That somebody has read a message.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ReceiptObject<'a> {
     pub(crate) user_id: UserId,
     pub(crate) username: &'a str,

@@ -11,6 +11,7 @@ use http::{Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -22,6 +23,19 @@ pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 /// A body that is there at once.
 pub(crate) fn whole(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).boxed_unsync()
+}
+
+/// `{"message": words}`, as the seed confirms things.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Said<'a> {
+    message: &'a str,
+}
+
+/// Why a request was not done: words for people, and a stable word for programs.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct FailureObject<'a> {
+    code: &'a str,
+    detail: &'a str,
 }
 
 /// A successful answer.
@@ -53,7 +67,7 @@ impl Reply {
 
     /// `{"message": words}`, as the seed confirms things.
     pub(crate) fn message(words: &str) -> Answer {
-        Self::json(&serde_json::json!({ "message": words }))
+        Self::json(&Said { message: words })
     }
 
     /// Text of some kind.
@@ -165,8 +179,13 @@ impl Failure {
     }
 
     pub(crate) fn into_response(self) -> Response<Body> {
-        let body = serde_json::json!({ "detail": self.detail, "code": self.code });
-        let mut response = json_response(self.status, body.to_string().into());
+        let body = FailureObject {
+            detail: &self.detail,
+            code: self.code,
+        };
+        // Two strings can always be written.
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+        let mut response = json_response(self.status, body.into());
         response.headers_mut().extend(self.headers);
         response
     }

@@ -2,6 +2,7 @@
 
 use crate::call::Call;
 use crate::limits::{Limits, Toll};
+use crate::openapi;
 use crate::reply::Answer;
 use crate::routes::{accounts, events, governing, health, members, messages, rooms, turns, users};
 use coop_core::User;
@@ -65,6 +66,7 @@ macro_rules! signed {
 pub(crate) static SURFACE: &[Route] = &[
     open!  (GET    "/health"                           health::health),
     open!  (GET    "/ready"                            health::ready),
+    open!  (GET    "/api/openapi.json"                 openapi::serve),
     open!  (GET    "/metrics"                          health::metrics),
     open!  (POST   "/api/auth/register"                accounts::register, Registration),
     open!  (POST   "/api/auth/login"                   accounts::login, Login),

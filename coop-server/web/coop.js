@@ -199,6 +199,45 @@ export class Coop extends Emitter {
     this.#store("token", access_token);
   }
 
+  /**
+   * Changes one's password: everybody else who is signed in as this user is signed out.
+   * @param {string} current
+   * @param {string} next
+   */
+  async changePassword(current, next) {
+    // The server closes the line of the old token; what was missed on it comes with the next.
+    const wanted = this.#wanted;
+    this.disconnect();
+    try {
+      const body = { current_password: current, new_password: next };
+      const { access_token } = await this.request("POST", "/api/auth/password", body);
+      this.#token = access_token;
+      this.#store("token", access_token);
+    } finally {
+      if (wanted && this.#token) this.connect().catch(() => {});
+    }
+  }
+
+  /** Signs out, here and everywhere else. */
+  async signOutEverywhere() {
+    await this.request("POST", "/api/auth/logout-everywhere");
+    this.signOut();
+  }
+
+  /**
+   * Deletes the account of this user.
+   * @param {string} password
+   * @param {{deleteRooms?: boolean, deleteMessages?: boolean}} [also] their rooms, instead of handing them over; what they said
+   */
+  async deleteAccount(password, { deleteRooms = false, deleteMessages = false } = {}) {
+    await this.request("DELETE", "/api/auth/me", {
+      password,
+      rooms: deleteRooms ? "delete" : "hand_over",
+      messages: deleteMessages ? "purge" : "keep",
+    });
+    this.signOut();
+  }
+
   /** Forgets the token and everything that was told. */
   signOut() {
     this.disconnect();

@@ -4,7 +4,7 @@
  * @module dialogs
  */
 
-import { notice } from "./app.js";
+import { notice, signOut } from "./app.js";
 import { avatar, h, setText } from "./dom.js";
 import { icon } from "./icons.js";
 
@@ -231,6 +231,63 @@ export function members(coop, room) {
   dialog.addEventListener("close", end);
   const gone = room.on("gone", () => dialog.close());
   dialog.addEventListener("close", gone);
+}
+
+/** One's own account: another password, the end of all that is signed in, the end of it all. */
+export function account(coop) {
+  const secret = (name, autocomplete) => {
+    const input = h("input", { type: "password", required: true, autocomplete });
+    return { input, field: h("label.field", {}, h("span", {}, name), input) };
+  };
+  const choice = (words) => {
+    const input = h("input", { type: "checkbox" });
+    return { input, field: h("label.choice", {}, input, words) };
+  };
+  const password = () =>
+    open("Change your password", (close) => {
+      const [current, next] = [secret("Password now", "current-password"), secret("New password", "new-password")];
+      const act = async () => {
+        await coop.changePassword(current.input.value, next.input.value);
+        notice("Your password is changed. Everywhere else you are signed out.");
+      };
+      const hint = h("p.hint", {}, "At least eight characters.");
+      return form("Change password", act, close, current.field, next.field, hint);
+    });
+  const everywhere = () =>
+    confirm("Sign out everywhere?", "Every window and every device is signed out, this one too.", "Sign out everywhere", async () => {
+      await coop.signOutEverywhere();
+      return signOut;
+    });
+  const end = () =>
+    open("Delete your account?", (close) => {
+      const current = secret("Password", "current-password");
+      const rooms = choice("Delete my rooms. Otherwise each is handed to the member who has been there longest.");
+      const messages = choice("Delete everything I have said.");
+      const act = async () => {
+        await coop.deleteAccount(current.input.value, { deleteRooms: rooms.input.checked, deleteMessages: messages.input.checked });
+        return signOut;
+      };
+      const words = h("p", {}, "Your address and your password are erased and you leave all rooms. This cannot be undone.");
+      const made = form("Delete account", act, close, words, rooms.field, messages.field, current.field);
+      made.querySelector(".primary").classList.add("danger");
+      return made;
+    });
+  open(coop.user?.name ?? "Your account", (close) => {
+    const entry = (name, act, kind = "") => {
+      const then = () => {
+        close();
+        act();
+      };
+      return h(`button${kind}`, { type: "button", onclick: then }, name);
+    };
+    return h(
+      "div.choices",
+      {},
+      entry("Change your password", password),
+      entry("Sign out everywhere", everywhere),
+      entry("Delete your account", end, ".danger"),
+    );
+  });
 }
 
 /** A menu at a button, by mouse and by keyboard. */

@@ -5,7 +5,7 @@
  */
 
 import { go, notice, signOut, turnTheme } from "./app.js";
-import { menu, newAiChat, newRoom } from "./dialogs.js";
+import { account, menu, newAiChat, newRoom } from "./dialogs.js";
 import { avatar, h, setText, shortTime } from "./dom.js";
 import { icon } from "./icons.js";
 
@@ -75,6 +75,7 @@ export class List {
           notice(coop.notify ? "You are told of messages while this page is hidden." : "No notifications.");
         },
       },
+      { icon: "key", name: "Your account", act: () => account(coop) },
       { icon: "out", name: "Sign out", act: signOut },
     ]);
   }

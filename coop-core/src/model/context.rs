@@ -48,6 +48,7 @@ impl Context {
 
 /// A message as it was when it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct MessageVersion {
     /// The message.
     pub message: MessageId,
@@ -57,6 +58,7 @@ pub struct MessageVersion {
 
 /// What an answer was made from: kept with it, so that anybody in the room can see what the bot had read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Receipt {
     /// The messages, oldest first; the last is the ask.
     pub read: Vec<MessageVersion>,

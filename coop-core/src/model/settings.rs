@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RoomSettings {
     /// What every bot of the room is told, after what its own operator tells it. Up to 4,000 characters.
     pub system: String,
@@ -36,6 +37,7 @@ impl RoomSettings {
 /// What becomes of an ask while the bot is answering another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum TurnPolicy {
     /// It waits.
     #[default]
@@ -47,6 +49,7 @@ pub enum TurnPolicy {
 /// Who may stop an answer, or take back one that waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum WhoMayStop {
     /// Everybody in the room.
     #[default]

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Tokens a turn has used so far: running totals, the last report wins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Usage {
     /// Read.
     pub input: Option<u32>,
@@ -72,6 +73,7 @@ pub struct UsageFilter {
 
 /// What was used in all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct UsageSum {
     /// By how many turns.
     pub turns: u64,

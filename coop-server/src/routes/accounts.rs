@@ -5,10 +5,11 @@ use crate::objects::UserObject;
 use crate::reply::{Answer, Failure, Reply};
 use coop_core::names::fold;
 use coop_core::{Departure, Error, ErrorKind, User};
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-#[derive(Deserialize)]
-struct Registration {
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct Registration {
     username: String,
     email: String,
     password: String,
@@ -36,8 +37,8 @@ pub(crate) async fn register(call: Call) -> Answer {
     }
 }
 
-#[derive(Deserialize)]
-struct Credentials {
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct Credentials {
     username: String,
     password: String,
 }
@@ -60,15 +61,25 @@ pub(crate) async fn login(call: Call) -> Answer {
     token(&call, &user, user.account().token_version)
 }
 
+/// A token.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct TokenObject<'a> {
+    access_token: &'a str,
+    token_type: &'static str,
+}
+
 /// A token of this version for somebody.
 fn token(call: &Call, user: &User, version: i64) -> Answer {
     let issued = call.house.tokens.issue(user.id(), version);
     let token = issued.map_err(|error| Error::internal("no token could be made").with_source(error))?;
-    Reply::json(&serde_json::json!({ "access_token": token, "token_type": "bearer" }))
+    Reply::json(&TokenObject {
+        access_token: &token,
+        token_type: "bearer",
+    })
 }
 
-#[derive(Deserialize)]
-struct PasswordChange {
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct PasswordChange {
     current_password: String,
     new_password: String,
 }
@@ -88,9 +99,9 @@ pub(crate) async fn log_out_everywhere(_: Call, user: User) -> Answer {
     Reply::message("Logged out everywhere")
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Deletion {
+pub(crate) struct Deletion {
     password: String,
     #[serde(default)]
     rooms: OwnedRooms,
@@ -98,17 +109,17 @@ struct Deletion {
     messages: OwnMessages,
 }
 
-#[derive(Deserialize, Default, Clone, Copy)]
+#[derive(Deserialize, Default, Clone, Copy, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-enum OwnedRooms {
+pub(crate) enum OwnedRooms {
     #[default]
     HandOver,
     Delete,
 }
 
-#[derive(Deserialize, Default, Clone, Copy)]
+#[derive(Deserialize, Default, Clone, Copy, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-enum OwnMessages {
+pub(crate) enum OwnMessages {
     #[default]
     Keep,
     Purge,

@@ -5,6 +5,7 @@ use super::rooms::room;
 use crate::call::Call;
 use crate::reply::{Answer, Reply};
 use coop_core::{Day, Room, RoomSettings, TurnPolicy, UsageFilter, UsageSum, User, WhoMayStop};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
@@ -14,9 +15,9 @@ pub(crate) async fn settings(call: Call, user: User) -> Answer {
 }
 
 /// What is to be changed; what is not said stays.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Changes {
+pub(crate) struct Changes {
     system: Option<String>,
     /// Said as null it is nobody's.
     #[serde(default, deserialize_with = "said")]
@@ -62,14 +63,14 @@ pub(crate) async fn configure(call: Call, user: User) -> Answer {
 }
 
 /// What was used, today and ever.
-#[derive(Serialize)]
-struct Used {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Used {
     today: UsageSum,
     ever: UsageSum,
 }
 
-#[derive(Serialize)]
-struct Usage {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Usage {
     #[serde(flatten)]
     all: Used,
     /// Of each bot that there is.

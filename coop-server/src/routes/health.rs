@@ -3,14 +3,22 @@
 use crate::call::Call;
 use crate::reply::{Answer, Failure, Reply};
 use coop_core::{BusState, ErrorKind, RoomId};
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::time::Duration;
 
 /// How long the store may take to show that it is there.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-#[derive(Serialize)]
-struct Ready {
+/// That the process lives.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Health {
+    status: &'static str,
+}
+
+/// That the server can serve.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Ready {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     bus: Option<&'static str>,
@@ -19,7 +27,7 @@ struct Ready {
 /// Answers while the process lives.
 #[allow(clippy::unused_async, reason = "endpoints are async")]
 pub(crate) async fn health(_: Call) -> Answer {
-    Reply::json(&serde_json::json!({ "status": "healthy" }))
+    Reply::json(&Health { status: "healthy" })
 }
 
 /// Answers 503 while the store does not answer or the server drains. A bus that is down is told, and costs readiness

@@ -5,6 +5,7 @@ use crate::call::Call;
 use crate::objects::UserObject;
 use crate::reply::{Answer, Failure, Reply};
 use coop_core::{ErrorKind, User};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// Everybody in a room. Bots are no members.
@@ -16,8 +17,8 @@ pub(crate) async fn list(call: Call, user: User) -> Answer {
     Reply::json(&seen.collect::<Vec<_>>())
 }
 
-#[derive(Deserialize)]
-struct Invitation {
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct Invitation {
     username: String,
 }
 

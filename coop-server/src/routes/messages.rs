@@ -9,6 +9,7 @@ use crate::receipts;
 use crate::reply::{Answer, Failure, Reply};
 use crate::saying::Saying;
 use coop_core::{Draft, Error, Message, MessageId, Meta, Page, Range, Seq, User};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -28,8 +29,8 @@ fn part(call: &Call) -> Result<(Range, u32), Failure> {
 }
 
 /// Messages in the engine's own words, and whether there are more.
-#[derive(Serialize)]
-struct PageObject<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct PageObject<'a> {
     messages: &'a [Arc<Message>],
     more: bool,
 }
@@ -60,8 +61,8 @@ pub(crate) async fn search(call: Call, user: User) -> Answer {
     shown(&room(&call, &user).await?.search(&text, before, limit).await?)
 }
 
-#[derive(Deserialize)]
-struct NewMessage {
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct NewMessage {
     text: String,
     client_id: Option<String>,
     reply_to: Option<MessageId>,
@@ -69,8 +70,8 @@ struct NewMessage {
 }
 
 /// What was said, and whom it asked.
-#[derive(Serialize)]
-struct SentObject<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct SentObject<'a> {
     message: &'a Message,
     turns: Vec<AskedObject<'a>>,
     duplicate: bool,
@@ -102,8 +103,8 @@ pub(crate) async fn send(call: Call, user: User) -> Answer {
     })
 }
 
-#[derive(Deserialize)]
-struct NewText {
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct NewText {
     text: String,
 }
 
@@ -127,9 +128,19 @@ pub(crate) async fn receipts(call: Call, user: User) -> Answer {
     Reply::json(&receipts::of(&snapshot.map_err(not_authorized)?))
 }
 
+/// That a room is read.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct MarkedObject {
+    success: bool,
+    message: &'static str,
+}
+
 /// Marks everything as read.
 pub(crate) async fn mark_read(call: Call, user: User) -> Answer {
     let room = own_room(&call, &user).await?;
     room.mark_all_read().await.map_err(not_authorized)?;
-    Reply::json(&serde_json::json!({ "success": true, "message": "Chat marked as read" }))
+    Reply::json(&MarkedObject {
+        success: true,
+        message: "Chat marked as read",
+    })
 }

@@ -4,6 +4,7 @@ use crate::call::Call;
 use crate::objects::{ChatObject, ChatRow};
 use crate::reply::{Answer, Failure, Reply};
 use coop_core::{Error, ErrorKind, Room, RoomDraft, User, UserId};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 
@@ -16,8 +17,8 @@ pub(crate) async fn list(_: Call, user: User) -> Answer {
     Reply::json(&rooms.iter().map(ChatRow::from).collect::<Vec<_>>())
 }
 
-#[derive(Deserialize)]
-struct NewChat {
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct NewChat {
     name: Option<String>,
     #[serde(default)]
     is_group: bool,
@@ -65,9 +66,9 @@ pub(crate) async fn entry(call: Call, user: User) -> Answer {
     Reply::json(&room(&call, &user).await?.entry().await?)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Change {
+pub(crate) struct Change {
     name: Option<String>,
     owner: Option<UserId>,
 }

@@ -4,6 +4,7 @@ use super::rooms::room;
 use crate::call::Call;
 use crate::reply::{Answer, Reply};
 use coop_core::{Receipt, Room, TurnHandle, TurnId, User};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// The turns that have not ended, the oldest first.
@@ -41,8 +42,8 @@ pub(crate) async fn retry_answer(call: Call, user: User) -> Answer {
 }
 
 /// A turn, and why it was refused if it was.
-#[derive(Serialize)]
-pub(super) struct AskedObject<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct AskedObject<'a> {
     turn: TurnId,
     bot: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]

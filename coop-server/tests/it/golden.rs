@@ -353,7 +353,7 @@ fn steady(mut value: Value) -> Value {
     value
 }
 
-fn transcripts() -> Vec<(PathBuf, String)> {
+pub(crate) fn transcripts() -> Vec<(PathBuf, String)> {
     let mut paths: Vec<_> = std::fs::read_dir(folder())
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -429,7 +429,7 @@ fn events(source: &str) -> Vec<String> {
         .collect()
 }
 
-fn is_of(path: &str, pattern: &str) -> bool {
+pub(crate) fn is_of(path: &str, pattern: &str) -> bool {
     let path = path.split('?').next().unwrap();
     let (path, pattern): (Vec<_>, Vec<_>) = (path.split('/').collect(), pattern.split('/').collect());
     let same = |(part, wanted): (&&str, &&str)| wanted.starts_with('{') || part == wanted;

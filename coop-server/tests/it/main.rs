@@ -16,6 +16,7 @@ mod http;
 mod limits;
 mod metrics;
 mod mount;
+mod openapi;
 mod receipts;
 mod resume;
 mod rights;

@@ -219,7 +219,14 @@ fn surface() -> Vec<(&'static str, &'static str, Option<Value>, [u16; 5])> {
 }
 
 /// The routes without a token, which are open to all.
-const OPEN: [&str; 5] = ["/health", "/ready", "/metrics", "/api/auth/register", "/api/auth/login"];
+const OPEN: [&str; 6] = [
+    "/health",
+    "/ready",
+    "/metrics",
+    "/api/openapi.json",
+    "/api/auth/register",
+    "/api/auth/login",
+];
 
 #[tokio::test]
 async fn every_route_with_every_role() {

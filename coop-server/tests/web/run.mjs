@@ -56,6 +56,50 @@ test("a stranger registers, signs out and in again", async () => {
   await here.getByText("This room is not yours").waitFor();
 });
 
+test("an account: another password, signed out everywhere, and gone", async () => {
+  const { anne, bob, room, a, b } = await two("hers");
+  const other = await signedIn(browser, url, anne);
+  await say(a, "I was here");
+  await row(b, "I was here");
+  const open = async (at, name) => {
+    await at.getByRole("button", { name: "Your menu" }).click();
+    await at.getByRole("menuitem", { name: "Your account" }).click();
+    await at.getByRole("button", { name, exact: true }).click();
+  };
+  await open(a, "Change your password");
+  await a.getByLabel("Password now").fill("a wrong guess");
+  await a.getByLabel("New password").fill("battery staple");
+  await a.getByRole("button", { name: "Change password" }).click();
+  await a.getByText("Incorrect password").waitFor();
+  await a.getByLabel("Password now").fill(PASSWORD);
+  await a.getByRole("button", { name: "Change password" }).click();
+  await a.getByText("Your password is changed").waitFor();
+  await other.getByRole("button", { name: "Sign in" }).waitFor();
+  // Here it goes on, and nothing was missed.
+  await say(b, "still there?");
+  await row(a, "still there?");
+  await say(a, "yes");
+  await row(b, "yes");
+
+  await open(a, "Sign out everywhere");
+  await a.getByRole("button", { name: "Sign out everywhere" }).click();
+  await a.getByLabel("Name", { exact: true }).fill(anne.name);
+  await a.getByLabel("Password").fill("battery staple");
+  await a.getByRole("button", { name: "Sign in" }).click();
+  await a.goto(`${url}/chat/${room}`);
+  await composer(a).waitFor();
+
+  await open(a, "Delete your account");
+  await a.getByLabel("Delete everything I have said").check();
+  await a.getByLabel("Password").fill("battery staple");
+  await a.getByRole("button", { name: "Delete account" }).click();
+  await a.getByRole("button", { name: "Sign in" }).waitFor();
+  await until("what she said is gone", async () => !(await rows(b)).some(({ text }) => text.includes("I was here")));
+  await row(b, "still there?");
+  const rooms = await api(url, bob, "GET", "/api/chats");
+  assert.equal(rooms[0].owner_id, (await api(url, bob, "GET", "/api/auth/me")).id);
+});
+
 test("a room is made with somebody, who sees it at once, unread and in the title", async () => {
   const [anne, bob] = [await account(url, "anne"), await account(url, "bob")];
   const [a, b] = [await signedIn(browser, url, anne), await signedIn(browser, url, bob, PHONE)];
@@ -178,8 +222,9 @@ test("a line that is cut and mended: nothing lost, nothing twice, and the banner
   await a.getByText(/No connection/).waitFor();
   await say(a, "Once more.");
   path.mend();
-  await a.getByRole("button", { name: "Try now" }).click();
-  await b.getByRole("button", { name: "Try now" }).click();
+  // One that is back by itself has no such button any more.
+  const now = (at) => at.getByRole("button", { name: "Try now" }).click({ timeout: 3_000 }).catch(() => {});
+  await Promise.all([now(a), now(b)]);
   await row(b, "Once more.");
   assert.ok(await element.evaluate((element) => element.isConnected), "its row is another");
   await until("it ends", async () => (await rows(a)).filter(({ who, state }) => who === "mock" && state === "done").length === 2, 40_000);
@@ -492,11 +537,13 @@ test("markdown becomes these elements, also piece by piece", async () => {
 test("no text takes long, or breaks the page", async () => {
   const here = await page(browser, url);
   await here.goto(`${url}/login`);
+  // What as much of ordinary prose takes: on a slow machine everything takes longer.
+  const prose = "Some **bold** words, a [link](https://example.org), and `code` in between.\n".repeat(1_000);
   const times = await here.evaluate(async (texts) => {
     const { render } = await import("/md.js");
     render("x");
     const time = ([name, text]) => {
-      const runs = [1, 2, 3].map(() => {
+      const runs = [1, 2, 3, 4, 5].map(() => {
         const begun = performance.now();
         render(text);
         return performance.now() - begun;
@@ -504,8 +551,9 @@ test("no text takes long, or breaks the page", async () => {
       return [name, Math.min(...runs)];
     };
     return Object.entries(texts).map(time);
-  }, HOSTILE);
-  const slow = times.filter(([, time]) => time > 50);
+  }, { prose, ...HOSTILE });
+  const usual = times[0][1];
+  const slow = times.slice(1).filter(([, time]) => time > 50 && time > 2 * usual);
   console.log(`    ${times.map(([name, time]) => `${name} ${time.toFixed(1)}`).join(", ")} ms`);
   assert.deepEqual(slow, []);
 });
