@@ -73,7 +73,8 @@ pub(crate) struct House {
     pub(crate) closing: CancellationToken,
     /// What pings the sockets.
     pub(crate) pulse: Arc<Pulse>,
-    pub(crate) meters: Arc<Meters>,
+    /// The handles to what is counted often.
+    pub(crate) meters: Meters,
     /// Writes the figures of the process, if it gathers them.
     pub(crate) figures: Option<Figures>,
     router: Router,
@@ -445,7 +446,7 @@ impl ApiBuilder {
             None if self.trust_identity => Secret::random().map_err(BuildError::NoRandomness)?,
             None => return Err(BuildError::NoSecret),
         };
-        let meters = Arc::new(Meters::new());
+        let meters = Meters::new();
         Ok(Api(Arc::new(House {
             pulse: Arc::default(),
             dialects: Dialects {

@@ -6,6 +6,7 @@
 use crate::call::Call;
 use crate::objects::{ChatObject, ChatRow, MessageObject, ReceiptObject, UserObject};
 use crate::reply::{Answer, FailureObject, Reply, Said};
+use crate::router::{Endpoint, Route, SURFACE};
 use crate::routes::accounts::{Credentials, Deletion, PasswordChange, Registration, TokenObject};
 use crate::routes::governing::{Changes, Usage};
 use crate::routes::health::{Health, Ready};
@@ -176,9 +177,12 @@ fn operations() -> Vec<Operation> {
     ]
 }
 
-/// The paths that need no token. The WebSocket's is in its query or its header.
-fn is_open(path: &str) -> bool {
-    !path.starts_with("/api/") || ["/api/openapi.json", "/api/auth/register", "/api/auth/login"].contains(&path)
+/// Whether it needs no token; the WebSocket checks its own.
+fn is_open(operation: &Operation) -> bool {
+    let same =
+        |route: &&Route| route.path == operation.path && route.method.as_str().eq_ignore_ascii_case(operation.method);
+    let route = SURFACE.iter().find(same);
+    !route.is_some_and(|route| matches!(route.endpoint, Endpoint::Signed(_)))
 }
 
 /// Answers with the document.
@@ -277,7 +281,7 @@ fn describe(operation: &Operation, written: &mut SchemaGenerator, read: &mut Sch
         let content = json!({ "application/json": { "schema": body(read) } });
         described["requestBody"] = json!({ "required": true, "content": content });
     }
-    if is_open(operation.path) {
+    if is_open(operation) {
         described["security"] = json!([]);
     }
     described
@@ -334,7 +338,6 @@ fn without_links(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::router::SURFACE;
     use std::collections::BTreeSet;
 
     #[test]
@@ -350,15 +353,16 @@ mod tests {
             for (method, operation) in operations.as_object().unwrap() {
                 told.insert((method.clone(), path.clone()));
                 assert!(ids.insert(operation["operationId"].as_str().unwrap().to_owned()));
-                let open = operation.get("security").is_some();
-                let route = SURFACE
-                    .iter()
-                    .find(|route| route.path == path && route.method.as_str().eq_ignore_ascii_case(method));
-                let is_signed = matches!(route.unwrap().endpoint, crate::router::Endpoint::Signed(_));
-                assert_eq!(open, !is_signed, "{method} {path}");
             }
         }
         assert_eq!(told, routed);
+        let of = |path: &str, method: &str| document["paths"][path][method].get("security").cloned();
+        assert_eq!(of("/api/auth/login", "post"), Some(json!([])));
+        assert_eq!(
+            of("/api/auth/me", "get"),
+            None,
+            "as everything is, unless it says otherwise"
+        );
     }
 
     #[test]

@@ -15,8 +15,9 @@ use proptest::test_runner::{Config, TestRunner};
 use std::sync::Arc;
 
 /// A room in which there is one of everything, as lines.
-async fn full_room(store: impl Store) -> String {
-    let mut scene = Scene::on(store).await;
+async fn full_room() -> String {
+    let store = MemoryStore::new();
+    let mut scene = Scene::on(store.reopen()).await;
     let (room, bobs) = (scene.room.clone(), scene.bobs.clone());
     let mut settings = RoomSettings::default();
     settings.system = "Answer in French.".to_owned();
@@ -55,10 +56,9 @@ async fn full_room(store: impl Store) -> String {
     again.ended().await.unwrap();
     room.rename("laboratory").await.unwrap();
     bobs.mark_all_read().await.unwrap();
-    tokio::time::sleep(ms(400)).await;
-    let lines = scene.engine.export_room(room.id()).await.unwrap().to_string();
+    // Closing flushes the marks.
     scene.close().await;
-    lines
+    Archive::of(&store.reopen(), room.id()).await.unwrap().to_string()
 }
 
 async fn stores() -> Vec<(&'static str, Arc<dyn Store>)> {
@@ -75,7 +75,7 @@ async fn stores() -> Vec<(&'static str, Arc<dyn Store>)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_room_is_the_same_wherever_it_goes() {
-    let lines = full_room(MemoryStore::new()).await;
+    let lines = full_room().await;
     // Each has had rooms before, so that nothing is called as it was.
     for (name, store) in stores().await {
         let engine = Engine::builder_on(store).build().await.unwrap();
@@ -177,7 +177,7 @@ async fn a_store_that_cannot_says_so() {
 
 #[tokio::test]
 async fn what_is_no_room_is_refused_whole() {
-    let lines = full_room(MemoryStore::new()).await;
+    let lines = full_room().await;
     let line = |part: &str| lines.lines().find(|line| line.contains(part)).unwrap().to_owned();
     let without = |part: &str| {
         let others = lines.lines().filter(|line| !line.contains(part));
@@ -247,7 +247,7 @@ fn tampered_lines_break_nothing() {
         .enable_time()
         .build()
         .unwrap();
-    let lines = runtime.block_on(full_room(MemoryStore::new()));
+    let lines = runtime.block_on(full_room());
     let mut runner = TestRunner::new(Config::with_cases(400));
     let strategy = (
         0..lines.len(),

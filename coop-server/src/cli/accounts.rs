@@ -46,14 +46,7 @@ pub(super) async fn password(config: &Config, name: &str, from_stdin: bool) -> R
 /// Takes somebody out of all rooms and removes the account.
 pub(super) async fn delete(config: &Config, name: &str, rooms: Option<OwnedRooms>, purge: bool) -> Result<(), Fault> {
     let database = existing(config)?;
-    // The lock: a server that runs would go on showing them as a member.
-    let store = connect::connect(&database.address())
-        .await
-        .map_err(|error| match error.kind() {
-            ErrorKind::InUse => Fault::Database("a server is running on this database; stop it first".to_owned()),
-            _ => Fault::opening(database, &error),
-        })?;
-    let engine = Engine::builder_on(store).build().await?;
+    let engine = Engine::builder_on(alone(database).await?).build().await?;
     let done = depart(&engine, name, rooms, purge).await;
     engine.close(Duration::ZERO).await;
     done
@@ -121,7 +114,16 @@ pub(super) fn existing(config: &Config) -> Result<&Database, Fault> {
     }
 }
 
-async fn beside(database: &Database) -> Result<Arc<dyn Store>, Fault> {
+/// The database for changing its rooms. A SQLite file must be nobody else's meanwhile: a server that runs would not know.
+pub(super) async fn alone(database: &Database) -> Result<Arc<dyn Store>, Fault> {
+    let store = connect::connect(&database.address()).await;
+    store.map_err(|error| match error.kind() {
+        ErrorKind::InUse => Fault::Database("a server is running on this database; stop it first".to_owned()),
+        _ => Fault::opening(database, &error),
+    })
+}
+
+pub(super) async fn beside(database: &Database) -> Result<Arc<dyn Store>, Fault> {
     let store = connect::connect_tool(&database.address()).await;
     store.map_err(|error| Fault::opening(database, &error))
 }

@@ -1,10 +1,9 @@
 //! Rooms as lines of JSON: out of a database, and into one.
 
-use super::accounts::{existing, lasting};
+use super::accounts::{alone, beside, existing, lasting};
 use super::serve::with_bots;
 use super::{Fault, print};
 use crate::config::Config;
-use coop_core::store::connect;
 use coop_core::{Archive, Engine, ErrorKind, RoomId};
 use std::io::Read;
 use std::path::Path;
@@ -13,8 +12,7 @@ use std::time::Duration;
 /// Prints a room. Beside a server that runs it is the room of one moment.
 pub(super) async fn export(config: &Config, room: i64) -> Result<(), Fault> {
     let database = existing(config)?;
-    let store = connect::connect_tool(&database.address()).await;
-    let store = store.map_err(|error| Fault::opening(database, &error))?;
+    let store = beside(database).await?;
     let archive = Archive::of(&*store, RoomId(room)).await;
     store.close().await;
     let archive = archive.map_err(|error| match error.kind() {
@@ -37,13 +35,9 @@ pub(super) async fn import(config: &Config, file: Option<&Path>) -> Result<(), F
     let archive: Archive = lines
         .parse()
         .map_err(|error| Fault::Usage(format!("{name}: {error}")))?;
-    let store = connect::connect(&database.address())
-        .await
-        .map_err(|error| match error.kind() {
-            ErrorKind::InUse => Fault::Database("a server is running on this database; stop it first".to_owned()),
-            _ => Fault::opening(database, &error),
-        })?;
-    let engine = with_bots(config, Engine::builder_on(store))?.build().await?;
+    let engine = with_bots(config, Engine::builder_on(alone(database).await?))?
+        .build()
+        .await?;
     let messages = archive.messages();
     let made = engine.import_room(archive).await;
     engine.close(Duration::ZERO).await;

@@ -107,20 +107,14 @@ impl World {
     }
 
     pub(super) fn create(&mut self, creation: Creation) -> (RoomInfo, Vec<Arc<Event>>) {
-        let info = creation.room.info.clone();
-        self.shared.note(info.id, creation.room.seq, &creation.events);
-        let mut room = Room {
-            row: creation.room,
-            members: creation.members.into_iter().map(|row| (row.member.user, row)).collect(),
-            messages: Vec::new(),
-            places: BTreeMap::new(),
-            by_client_id: BTreeMap::new(),
-            turns: BTreeMap::new(),
+        let info = self.take_in(WholeRoom {
+            room: creation.room,
+            members: creation.members,
+            messages: creation.message.into_iter().collect(),
+            turns: Vec::new(),
+            receipts: Vec::new(),
             events: creation.events,
-            receipts: BTreeMap::new(),
-        };
-        room.insert(creation.message);
-        self.rooms.insert(info.id, room);
+        });
         (info, creation.committed)
     }
 
