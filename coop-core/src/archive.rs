@@ -23,6 +23,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+mod foreign;
+pub use foreign::{ForeignMember, ForeignMessage, ForeignRoom, Speaker};
+
 /// The form's version.
 const VERSION: u32 = 1;
 /// How many names are tried for somebody who has no account any more.

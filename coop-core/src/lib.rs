@@ -103,7 +103,7 @@ mod user;
 mod writer;
 
 pub use account::Departure;
-pub use archive::Archive;
+pub use archive::{Archive, ForeignMember, ForeignMessage, ForeignRoom, Speaker};
 /// For those who implement the traits of this crate.
 pub use async_trait::async_trait;
 pub use attachment::{Attachment, Feed, Pulled, Start};

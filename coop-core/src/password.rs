@@ -255,6 +255,15 @@ pub fn check_upper_bound(password: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// Whether a password can be verified by this: a PHC string of argon2id, or a hash of bcrypt.
+#[must_use]
+pub fn is_hash(stored: &str) -> bool {
+    match is_bcrypt(stored) {
+        true => stored.parse::<bcrypt::HashParts>().is_ok(),
+        false => parse(stored).is_ok(),
+    }
+}
+
 /// What usernames are compared by: NFKC, then lower case.
 fn fold(text: &str) -> String {
     text.nfkc().flat_map(char::to_lowercase).collect()
@@ -387,6 +396,25 @@ mod tests {
             .unwrap();
         let right = old.verify("correct horse".into(), Some(aged.to_string())).await;
         assert_eq!(right.unwrap(), Verdict::RightButStale);
+    }
+
+    #[test]
+    fn what_a_password_can_be_held_against_is_known() {
+        let bcrypt = "$2b$04$aeC3y70e7VjP4hccihpIT.sqMBHKL8XuH1SZDL7K85Z6CkqTCH2qS";
+        let argon2 = "$argon2id$v=19$m=1024,t=3,p=4$p2gzj0/mY0SwkscN9XBklw$Y0iYp+/5zQ9dS1E9EzdHECTSuiTS8my1dB5d2k+uCpY";
+        assert!(is_hash(bcrypt) && is_hash(argon2));
+        let argon2i = argon2.replace("argon2id", "argon2i");
+        for none in [
+            "",
+            "password",
+            "$2b$",
+            "$2b$04$short",
+            "$2b$31$aeC3y70e7VjP4hccihpIT.sqMBHKL8XuH1SZDL7K85Z6CkqTCH2qS",
+            "$argon2id$v=19$m=1024,t=3,p=4",
+            &argon2i,
+        ] {
+            assert!(!is_hash(none), "{none:?}");
+        }
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 mod accounts;
 mod archives;
 mod figures;
+mod first;
 mod health;
 mod log;
 mod schema;
@@ -114,6 +115,10 @@ enum Verb {
         /// Where it is, if not on the standard input
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
+        /// Not one room, but everybody and everything of a database of the first system, into a new database:
+        /// sqlite:FILE or postgres://USER@HOST/NAME
+        #[arg(long, value_name = "URL", conflicts_with = "file")]
+        from: Option<String>,
     },
     /// Look at the configuration
     Config {
@@ -214,7 +219,8 @@ pub(crate) async fn run() -> Result<(), Fault> {
             UserVerb::Delete { name, rooms, purge } => accounts::delete(&config, &name, rooms, purge).await,
         },
         Verb::Export { room } => archives::export(&config, room).await,
-        Verb::Import { file } => archives::import(&config, file.as_deref()).await,
+        Verb::Import { from: Some(from), .. } => first::take_over(&config, &from).await,
+        Verb::Import { file, from: None } => archives::import(&config, file.as_deref()).await,
         Verb::Config { .. } => serve::check(&config).await,
         Verb::Health { url } => health::ask(&config, url.as_deref()).await,
     }
@@ -315,6 +321,7 @@ mod tests {
             &["token", "--user", "a", "--check", "b"],
             &["user", "add", "anna"],
             &["migrate", "--status", "--dry-run"],
+            &["import", "room.jsonl", "--from", "sqlite:old.db"],
             &["sing"],
         ] {
             assert!(parsed(bad).is_err(), "{bad:?}");

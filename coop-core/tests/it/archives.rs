@@ -8,8 +8,8 @@ use coop_core::store::postgres::PostgresStore;
 use coop_core::store::sqlite::SqliteStore;
 use coop_core::testing::postgres::shared;
 use coop_core::{
-    Archive, BotError, BotErrorKind, Departure, Draft, Engine, ErrorKind, Event, Meta, Range, RoomId, RoomSettings,
-    TurnStatus,
+    Archive, BotError, BotErrorKind, Departure, Draft, Engine, ErrorKind, Event, ForeignMember, ForeignMessage,
+    ForeignRoom, Meta, Range, RoomId, RoomSettings, Speaker, Timestamp, TurnStatus,
 };
 use proptest::test_runner::{Config, TestRunner};
 use std::sync::Arc;
@@ -284,4 +284,102 @@ fn tampered_lines_break_nothing() {
         Ok(())
     });
     tried.unwrap();
+}
+
+fn foreign() -> ForeignRoom {
+    let member = |name: &str| ForeignMember {
+        name: name.to_owned(),
+        joined_at: Timestamp(1),
+        read_at: None,
+    };
+    let said = |by: Speaker, text: &str, at, reply_to| ForeignMessage {
+        by,
+        text: text.to_owned(),
+        at: Timestamp(at),
+        reply_to,
+    };
+    let person = |name: &str| Speaker::Person(name.to_owned());
+    let bot = || Speaker::Bot {
+        handle: "gemini".to_owned(),
+        name: "Gemini".to_owned(),
+    };
+    ForeignRoom {
+        name: "kitchen".to_owned(),
+        owner: "mia".to_owned(),
+        is_group: true,
+        is_ai_chat: false,
+        created_at: Timestamp(0),
+        members: vec![member("noah"), member("mia")],
+        messages: vec![
+            said(bot(), "I am a bot", 1, None),
+            said(person("noah"), "what is salt?", 2, None),
+            said(bot(), "a mineral", 3, Some(1)),
+            said(person("mia"), "and pepper?", 4, None),
+            said(Speaker::Former("mia".to_owned()), "a berry", 5, None),
+        ],
+    }
+}
+
+#[tokio::test]
+async fn a_foreign_room_is_a_room_like_any_other() {
+    let engine = Engine::builder_on(Arc::new(MemoryStore::new())).build().await.unwrap();
+    let made = engine.import_room(Archive::foreign(foreign()).unwrap()).await.unwrap();
+    let mia = engine.find_user("mia").await.unwrap();
+    assert_eq!(made.owner, mia.id());
+    let room = mia.room(made.id).await.unwrap();
+    let unread = async |name: &str| {
+        let user = engine.find_user(name).await.unwrap();
+        user.room(made.id).await.unwrap().entry().await.unwrap().unread
+    };
+    // What follows one's own words, and what a bot said to them.
+    assert_eq!((unread("noah").await, unread("mia").await), (2, 1));
+    let history = room.history(Range::Newest, 200).await.unwrap().messages;
+    assert_eq!(history[2].reply_to, Some(history[1].id));
+    assert_ne!(history[4].author.user, Some(mia.id()), "somebody of the same name");
+    let mut events = room.subscribe().await.unwrap();
+    assert!(matches!(next(&mut events).await, Event::Snapshot(_)));
+    room.send("and sugar?").await.unwrap();
+    let next = next(&mut events).await;
+    assert!(
+        matches!(&next, Event::MessagePosted { seq, .. } if seq.0 == 8),
+        "{next:?}"
+    );
+    let lines = engine.export_room(made.id).await.unwrap().to_string();
+    assert_eq!(lines.parse::<Archive>().unwrap().to_string(), lines);
+}
+
+#[tokio::test]
+async fn what_can_be_no_room_is_refused() {
+    let refused = |change: fn(&mut ForeignRoom)| {
+        let mut room = foreign();
+        change(&mut room);
+        Archive::foreign(room).unwrap_err().kind()
+    };
+    assert_eq!(
+        refused(|room| room.messages[1].reply_to = Some(2)),
+        ErrorKind::BadRequest
+    );
+    assert_eq!(
+        refused(|room| room.messages[1].reply_to = Some(1)),
+        ErrorKind::BadRequest
+    );
+    assert_eq!(refused(|room| room.owner = "carol".to_owned()), ErrorKind::BadRequest);
+    assert_eq!(
+        refused(|room| room.members.push(room.members[0].clone())),
+        ErrorKind::BadRequest
+    );
+    assert_eq!(refused(|room| room.name = " ".to_owned()), ErrorKind::BadRequest);
+    assert_eq!(
+        refused(|room| room.messages[1].text = "x".repeat(65_537)),
+        ErrorKind::BadRequest
+    );
+    let crowd = |room: &mut ForeignRoom| {
+        let member = |n| ForeignMember {
+            name: format!("user{n}"),
+            joined_at: Timestamp(1),
+            read_at: None,
+        };
+        room.members.extend((0..1_000).map(member));
+    };
+    assert_eq!(refused(crowd), ErrorKind::TooLarge);
 }

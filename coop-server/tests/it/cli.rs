@@ -14,13 +14,13 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 /// What a command that ended has left.
-struct Ended {
-    code: Option<i32>,
-    out: String,
-    err: String,
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
-async fn run_with(folder: &Path, arguments: &[&str], variables: &[(&str, &str)], input: &str) -> Ended {
+pub(crate) async fn run_with(folder: &Path, arguments: &[&str], variables: &[(&str, &str)], input: &str) -> Ended {
     let mut command = command(folder);
     command
         .args(arguments)
@@ -42,18 +42,18 @@ async fn run_with(folder: &Path, arguments: &[&str], variables: &[(&str, &str)],
     }
 }
 
-async fn run(folder: &Path, arguments: &[&str]) -> Ended {
+pub(crate) async fn run(folder: &Path, arguments: &[&str]) -> Ended {
     run_with(folder, arguments, &[], "").await
 }
 
 /// What it prints where all goes well.
-async fn prints(folder: &Path, arguments: &[&str]) -> String {
+pub(crate) async fn prints(folder: &Path, arguments: &[&str]) -> String {
     let ended = run(folder, arguments).await;
     assert_eq!(ended.code, Some(0), "{arguments:?}: {}", ended.err);
     ended.out.trim_end().to_owned()
 }
 
-fn folder() -> TempDir {
+pub(crate) fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 

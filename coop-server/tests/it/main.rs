@@ -8,6 +8,7 @@ mod client;
 mod core_path;
 mod crash;
 mod faults;
+mod first;
 mod framing;
 mod golden;
 mod governing;
