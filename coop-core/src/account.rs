@@ -6,7 +6,7 @@ use crate::engine::LOOKS;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{MessageId, RoomId};
 use crate::model::{Role, RoomEntry};
-use crate::password::{self, Verdict};
+use crate::password::Verdict;
 use crate::store::Intent;
 use crate::user::User;
 use crate::writer;
@@ -78,7 +78,8 @@ impl User {
     pub async fn set_password(&self, password: String) -> Result<()> {
         self.shared.check_open()?;
         let email = self.account().email.as_deref().unwrap_or("");
-        password::check_rules(&password, self.name(), email).map_err(Error::bad_request)?;
+        let rules = self.shared.passwords.rules();
+        rules.check(&password, self.name(), email).map_err(Error::bad_request)?;
         let hash = self.shared.passwords.hash(password).await?;
         let (users, id) = (Arc::clone(&self.shared.users), self.id());
         self.end_tokens(async move { users.set_password(id, &hash).await })
@@ -129,7 +130,7 @@ impl User {
     /// `Busy` if too many are being hashed, `Unavailable`, `Closed`. Cancel safe.
     pub async fn has_password(&self, password: String) -> Result<bool> {
         self.shared.check_open()?;
-        if password::check_upper_bound(&password).is_err() {
+        if self.shared.passwords.rules().check_upper_bound(&password).is_err() {
             return Ok(false);
         }
         let found = self.shared.users.credentials(self.name()).await?;

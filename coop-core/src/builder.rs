@@ -1,6 +1,7 @@
 //! The engine's handle and how it is built, opened and closed.
 
 use crate::bot::{Bot, BotError, ReplyWriter, Turn, bot_fn};
+use crate::bounds::Bounds;
 use crate::bus::{Bus, BusState};
 use crate::engine::{Bots, FOR_EVER, Settings, Shared};
 use crate::error::{Error, ErrorKind, Result};
@@ -12,7 +13,7 @@ use crate::model::{Budgets, Finish, RoomInfo, Snapshot, TurnEnd, TurnStatus, Usa
 use crate::mutant::{Mutant, removed};
 use crate::names;
 use crate::others;
-use crate::password::{self, Cost, Passwords, Verdict};
+use crate::password::{Cost, Hashing, Passwords, Verdict};
 use crate::store::{Intent, NewAccount, RoomStore, Store, UserStore, Whose};
 use crate::time::{Clock, Timestamp};
 use crate::user::User;
@@ -148,7 +149,9 @@ impl Engine {
         }
         let password = match password {
             Some(password) => {
-                password::check_rules(&password, &name, email.unwrap_or("")).map_err(Error::bad_request)?;
+                let rules = self.shared.passwords.rules();
+                let email = email.unwrap_or_default();
+                rules.check(&password, &name, email).map_err(Error::bad_request)?;
                 Some(self.shared.passwords.hash(password).await?)
             }
             None => None,
@@ -178,7 +181,8 @@ impl Engine {
     /// `Unauthorized`; `Busy` if too many passwords are being hashed; `Unavailable`, `Closed`.
     pub async fn authenticate(&self, name: &str, password: String) -> Result<User> {
         self.shared.check_open()?;
-        password::check_upper_bound(&password).map_err(Error::bad_request)?;
+        let rules = self.shared.passwords.rules();
+        rules.check_upper_bound(&password).map_err(Error::bad_request)?;
         let as_of = self.shared.token_ends();
         // A name that cannot exist is looked up like any other, so that it costs the same.
         let found = self
@@ -350,6 +354,12 @@ impl Engine {
         self.shared.bots().handles.to_vec()
     }
 
+    /// How large what people make may be.
+    #[must_use]
+    pub fn bounds(&self) -> &Bounds {
+        &self.shared.settings.bounds
+    }
+
     /// The handles and names of its bots, in the same order.
     #[must_use]
     pub fn bot_names(&self) -> Vec<(String, String)> {
@@ -440,7 +450,7 @@ pub struct EngineBuilder {
     bots: Vec<Arc<dyn Bot>>,
     bus: Option<Arc<dyn Bus>>,
     clock: Arc<dyn Clock>,
-    cost: Cost,
+    hashing: Hashing,
     settings: Settings,
 }
 
@@ -460,7 +470,7 @@ impl EngineBuilder {
             bots: Vec::new(),
             bus: None,
             clock: Arc::new(SystemClock),
-            cost: Cost::default(),
+            hashing: Hashing::default(),
             settings: Settings::default(),
         }
     }
@@ -513,7 +523,21 @@ impl EngineBuilder {
     /// What hashing a password costs.
     #[must_use]
     pub fn password_cost(mut self, cost: Cost) -> Self {
-        self.cost = cost;
+        self.hashing.cost = cost;
+        self
+    }
+
+    /// What passwords may be, and what hashing them may take. Replaces the [cost](Self::password_cost), too.
+    #[must_use]
+    pub fn hashing(mut self, hashing: Hashing) -> Self {
+        self.hashing = hashing;
+        self
+    }
+
+    /// How large what people make may be.
+    #[must_use]
+    pub fn bounds(mut self, bounds: Bounds) -> Self {
+        self.settings.bounds = bounds.within();
         self
     }
 
@@ -562,14 +586,14 @@ impl EngineBuilder {
     /// Opens the engine and ends, as interrupted, the turns that an earlier one left open.
     ///
     /// # Errors
-    /// `BadRequest` for a bot whose handle is malformed and for a bus beside a store that serves one engine, `Conflict` for
+    /// `BadRequest` for a bot whose handle or name is malformed and for a bus beside a store that serves one engine, `Conflict` for
     /// two bots of the same handle, `Unavailable` if the store does not answer.
     pub async fn build(self) -> Result<Engine> {
         let mut bots = Bots::default();
         for bot in self.bots {
             bots = bots.with(bot, self.settings.turn_timeout)?;
         }
-        let passwords = Passwords::new(self.cost);
+        let passwords = Passwords::new(self.hashing);
         let mut settings = self.settings;
         for time in settings.durations() {
             *time = (*time).min(FOR_EVER);

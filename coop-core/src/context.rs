@@ -6,6 +6,7 @@
 //! line that looks like somebody else's.
 
 use crate::bot::{BotError, BotErrorKind, ContextPolicy};
+use crate::bounds::Bounds;
 use crate::id::UserId;
 use crate::model::{Author, Context, ContextTurn, Message, MessageStatus, MessageVersion, Side};
 use crate::names::is_invisible;
@@ -293,7 +294,7 @@ fn system_text(input: &ContextInput<'_>) -> String {
             text.push_str("\n\n");
         }
     }
-    let room = clean(input.room_name, crate::names::MAX_ROOM_NAME_CHARS);
+    let room = clean(input.room_name, Bounds::CEILING.room_name_chars);
     let bot = clean(input.bot_name, NAME_CHARS);
     let present: Vec<String> = input
         .present

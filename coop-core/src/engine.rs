@@ -2,6 +2,7 @@
 //! run. It knows no verbs; [`User`](crate::User) and [`Room`](crate::Room) have those.
 
 use crate::bot::{Bot, BotProfile};
+use crate::bounds::Bounds;
 use crate::bus::{Bus, BusItem};
 use crate::error::{Error, Result};
 use crate::event::{Event, GoneReason, Hint};
@@ -51,6 +52,8 @@ pub(crate) struct Settings {
     pub(crate) budgets: Budgets,
     /// How long a turn may take, whatever its bot says.
     pub(crate) turn_timeout: Option<Duration>,
+    /// How large what people make may be.
+    pub(crate) bounds: Bounds,
 }
 
 impl Default for Settings {
@@ -63,6 +66,7 @@ impl Default for Settings {
             patience: Duration::from_secs(10),
             budgets: Budgets::default(),
             turn_timeout: None,
+            bounds: Bounds::default(),
         }
     }
 }
@@ -169,6 +173,7 @@ impl Bots {
         let mut profile = bot.profile();
         profile.limits.time = turn_timeout.unwrap_or(profile.limits.time).min(FOR_EVER);
         names::check_handle(&profile.handle).map_err(Error::bad_request)?;
+        names::check_display_name(&profile.name).map_err(Error::bad_request)?;
         if self.get(&profile.handle).is_some() {
             return Err(Error::conflict(format!("there are two bots called {}", profile.handle)));
         }

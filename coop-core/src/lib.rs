@@ -73,6 +73,7 @@ mod account;
 mod archive;
 mod attachment;
 pub mod bot;
+mod bounds;
 mod builder;
 pub mod bus;
 pub mod command;
@@ -108,13 +109,14 @@ pub use archive::{Archive, ForeignMember, ForeignMessage, ForeignRoom, Speaker};
 pub use async_trait::async_trait;
 pub use attachment::{Attachment, Feed, Pulled, Start};
 pub use bot::{Bot, BotError, BotErrorKind, BotLimits, BotProfile, ContextPolicy, ReplyWriter, Turn, bot_fn};
+pub use bounds::Bounds;
 pub use builder::{Engine, EngineBuilder};
 pub use bus::{Bus, BusState};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, GoneReason, Hint, HintKind};
 pub use id::{Epoch, MessageId, RoomId, Seq, TurnId, UserId};
 pub use model::*;
-pub use room::{Handed, MAX_PAGE, Room, Sent};
+pub use room::{Handed, Room, Sent};
 #[cfg(feature = "postgres")]
 pub use store::postgres;
 #[cfg(feature = "sqlite")]

@@ -11,10 +11,6 @@ use unicode_normalization::UnicodeNormalization;
 pub const MIN_NAME_CHARS: usize = 3;
 /// The most characters of a username or a bot's handle.
 pub const MAX_NAME_CHARS: usize = 32;
-/// The most characters of a room's name.
-pub const MAX_ROOM_NAME_CHARS: usize = 100;
-/// The most bytes of a message's text.
-pub const MAX_TEXT_BYTES: usize = 64 * 1024;
 /// The most characters of a sender's own id for a message.
 pub const MAX_CLIENT_ID_CHARS: usize = 64;
 
@@ -56,16 +52,38 @@ pub fn check_handle(handle: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// The most characters of the name that a bot shows.
+pub const MAX_DISPLAY_CHARS: usize = 64;
+
+/// Checks the name that a bot shows, as people will read it.
+///
+/// # Errors
+/// Words for the programmer about what is wrong with it.
+pub fn check_display_name(name: &str) -> Result<(), &'static str> {
+    if name.trim().is_empty() {
+        return Err("a bot needs a name to show");
+    }
+    if name.chars().nth(MAX_DISPLAY_CHARS).is_some() {
+        return Err("the name that a bot shows may have at most 64 characters");
+    }
+    if name.contains(|c: char| c.is_control() || is_invisible(c)) {
+        return Err("the name that a bot shows may have no control, direction or zero-width characters");
+    }
+    Ok(())
+}
+
 /// Checks a room's name.
 ///
 /// # Errors
-/// `BadRequest` if it is blank, too long or has control characters.
-pub fn check_room_name(name: &str) -> Result<()> {
+/// `BadRequest` if it is blank, longer than so many characters, or has control characters.
+pub fn check_room_name(name: &str, most: usize) -> Result<()> {
     if name.trim().is_empty() {
         return Err(Error::bad_request("a room needs a name"));
     }
-    if name.chars().nth(MAX_ROOM_NAME_CHARS).is_some() {
-        return Err(Error::bad_request("a room's name may have at most 100 characters"));
+    if name.chars().nth(most).is_some() {
+        return Err(Error::bad_request(format!(
+            "a room's name may have at most {most} characters"
+        )));
     }
     if name.contains(char::is_control) {
         return Err(Error::bad_request("a room's name may not have control characters"));
@@ -95,10 +113,13 @@ pub fn check_system_text(text: &str) -> Result<()> {
 /// Checks what somebody wants to say. It is stored exactly as sent, so nothing is trimmed here.
 ///
 /// # Errors
-/// `BadRequest` if it is blank or has a NUL, `TooLarge` if it is over [`MAX_TEXT_BYTES`].
-pub fn check_text(text: &str) -> Result<()> {
-    if text.len() > MAX_TEXT_BYTES {
-        return Err(Error::too_large("a message may have at most 64 KiB of text"));
+/// `BadRequest` if it is blank or has a NUL, `TooLarge` if it has more than so many bytes.
+pub fn check_text(text: &str, most: usize) -> Result<()> {
+    if text.len() > most {
+        return Err(Error::too_large(match most % 1024 {
+            0 => format!("a message may have at most {} KiB of text", most / 1024),
+            _ => format!("a message may have at most {most} bytes of text"),
+        }));
     }
     if text.trim().is_empty() {
         return Err(Error::bad_request("a message may not be blank"));
@@ -195,6 +216,8 @@ mod tests {
     use crate::error::ErrorKind;
     use proptest::prelude::*;
 
+    const MOST: usize = 64 << 10;
+
     #[test]
     fn names_fold_to_their_key() {
         for (name, key) in [
@@ -258,6 +281,12 @@ mod tests {
     fn a_handle_is_a_key_already() {
         assert!(check_handle("gemini").is_ok());
         assert!(check_handle("mock2").is_ok());
+        for name in ["Gemini", "日本 bot", &"é".repeat(64)] {
+            assert!(check_display_name(name).is_ok(), "{name:?}");
+        }
+        for name in ["", " ", "a\nb", "admin\u{202e}", "a\u{200b}b", &"é".repeat(65)] {
+            assert!(check_display_name(name).is_err(), "{name:?}");
+        }
         for handle in ["bot", "all", "Gemini", "a", "", "has space"] {
             assert!(check_handle(handle).is_err(), "{handle:?}");
         }
@@ -265,25 +294,29 @@ mod tests {
 
     #[test]
     fn rooms_texts_and_client_ids() {
-        assert!(check_room_name("Plans").is_ok());
-        assert!(check_room_name(&"é".repeat(100)).is_ok());
+        assert!(check_room_name("Plans", 100).is_ok());
+        assert!(check_room_name(&"é".repeat(100), 100).is_ok());
         for name in ["", " \u{3000}", "a\nb", "a\u{7f}", &"é".repeat(101)] {
             assert_eq!(
-                check_room_name(name).unwrap_err().kind(),
+                check_room_name(name, 100).unwrap_err().kind(),
                 ErrorKind::BadRequest,
                 "{name:?}"
             );
         }
 
-        assert!(check_text(" hi\n").is_ok());
-        assert!(check_text(&"é".repeat(MAX_TEXT_BYTES / 2)).is_ok());
+        assert!(check_text(" hi\n", MOST).is_ok());
+        assert!(check_text(&"é".repeat(MOST / 2), MOST).is_ok());
         // What a client of the seed sends: 20,000 characters of whatever script.
-        assert!(check_text(&"語".repeat(20_000)).is_ok());
+        assert!(check_text(&"語".repeat(20_000), MOST).is_ok());
         for text in ["", " \n\t", "a\0b"] {
-            assert_eq!(check_text(text).unwrap_err().kind(), ErrorKind::BadRequest, "{text:?}");
+            assert_eq!(
+                check_text(text, MOST).unwrap_err().kind(),
+                ErrorKind::BadRequest,
+                "{text:?}"
+            );
         }
-        let over = "é".repeat(MAX_TEXT_BYTES / 2 + 1);
-        assert_eq!(check_text(&over).unwrap_err().kind(), ErrorKind::TooLarge);
+        let over = "é".repeat(MOST / 2 + 1);
+        assert_eq!(check_text(&over, MOST).unwrap_err().kind(), ErrorKind::TooLarge);
 
         assert!(check_client_id("x").is_ok());
         assert!(check_client_id(&"é".repeat(64)).is_ok());
@@ -339,7 +372,7 @@ mod tests {
                 prop_assert_eq!(check_name(&key), Ok(key.clone()));
                 prop_assert!(check_handle(&key).is_ok());
             }
-            let _ = (check_room_name(&name), check_text(&name), check_client_id(&name));
+            let _ = (check_room_name(&name, 100), check_text(&name, MOST), check_client_id(&name));
             if let Ok(key) = check_email(&name) {
                 prop_assert_eq!(check_email(&key).unwrap(), key);
             }

@@ -18,17 +18,91 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use unicode_normalization::UnicodeNormalization;
 
-/// How many may wait for their turn to hash; the next is told [`PasswordError::Busy`] at once.
-const MAX_WAITING: usize = 32;
-/// How long one may wait before being told the same.
-const PATIENCE: Duration = Duration::from_secs(2);
-
 /// The dearest bcrypt hash that is verified.
 const MAX_BCRYPT_COST: u32 = 16;
 
-const MIN_CHARS: usize = 8;
-const MAX_CHARS: usize = 128;
-const MAX_BYTES: usize = 512;
+/// What a password may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rules {
+    /// The fewest characters of a new one. 8 by default.
+    pub min_chars: usize,
+    /// The most characters. 128 by default.
+    pub max_chars: usize,
+    /// The most bytes. 512 by default.
+    pub max_bytes: usize,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            min_chars: 8,
+            max_chars: 128,
+            max_bytes: 512,
+        }
+    }
+}
+
+impl Rules {
+    /// Whether a new password will do for this user; the error is a sentence for them.
+    ///
+    /// There are no rules of composition: they make passwords worse.
+    pub fn check(&self, password: &str, username: &str, email: &str) -> Result<(), String> {
+        self.check_upper_bound(password)?;
+        if password.chars().count() < self.min_chars {
+            return Err(format!("The password needs at least {} characters.", self.min_chars));
+        }
+        let folded = fold(password);
+        if folded == fold(username) {
+            return Err("The password must not be the username.".to_owned());
+        }
+        if folded == fold(email) {
+            return Err("The password must not be the e-mail address.".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The only rule at login: whatever was once allowed may be typed, but nothing longer is looked at.
+    pub fn check_upper_bound(&self, password: &str) -> Result<(), String> {
+        // Bytes first: counting characters is then bounded too.
+        if password.len() > self.max_bytes || password.chars().nth(self.max_chars).is_some() {
+            return Err(format!(
+                "The password is too long: at most {} characters and {} bytes.",
+                self.max_chars, self.max_bytes
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// What may be hashed, and what that may take from everything else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Hashing {
+    /// What a password may be.
+    pub rules: Rules,
+    /// What new hashes cost.
+    pub cost: Cost,
+    /// How many are made at a time. Half as many as there are cores by default, and at least one.
+    pub at_once: usize,
+    /// How many may wait for their turn; the next is told [`PasswordError::Busy`] at once. 32 by default.
+    pub waiting: usize,
+    /// How long one may wait before being told the same. 2 s by default.
+    pub patience: Duration,
+}
+
+impl Default for Hashing {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            rules: Rules::default(),
+            cost: Cost::default(),
+            at_once: (cores / 2).max(1),
+            waiting: 32,
+            patience: Duration::from_secs(2),
+        }
+    }
+}
 
 /// What one hash costs an attacker, and us.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,10 +145,13 @@ pub enum Verdict {
 pub enum PasswordError {
     /// Too many are hashing; to be tried again in a moment.
     #[error("too many logins at once")]
-    Busy,
+    Busy {
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// The password is too long to be looked at.
     #[error("{0}")]
-    Refused(&'static str),
+    Refused(String),
     /// The stored string is not a hash that is known here.
     #[error("the stored password hash cannot be read")]
     BadHash,
@@ -86,7 +163,9 @@ pub enum PasswordError {
 impl From<PasswordError> for Error {
     fn from(error: PasswordError) -> Self {
         match error {
-            PasswordError::Busy => Error::new(ErrorKind::Busy, "too many logins at once").with_retry_after(PATIENCE),
+            PasswordError::Busy { retry_after } => {
+                Error::new(ErrorKind::Busy, "too many logins at once").with_retry_after(retry_after)
+            }
             PasswordError::Refused(words) => Error::bad_request(words),
             PasswordError::BadHash | PasswordError::Failed(_) => {
                 Error::internal("the password could not be checked").with_source(error)
@@ -102,7 +181,9 @@ pub struct Passwords {
 }
 
 struct Shared {
+    rules: Rules,
     hasher: Argon2<'static>,
+    patience: Duration,
     /// One permit for each hash that may run; held by the blocking thread, not by its caller, because a caller that
     /// gives up does not stop the hash.
     running: Arc<Semaphore>,
@@ -122,24 +203,39 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Passwords {
-    /// New hashes will cost this; half as many as there are cores will be made at a time.
-    pub fn new(cost: Cost) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    /// By these rules, at this cost.
+    pub fn new(hashing: Hashing) -> Self {
+        let Hashing {
+            rules,
+            cost,
+            at_once,
+            waiting,
+            patience,
+        } = hashing;
         Passwords {
             shared: Arc::new(Shared {
+                rules,
                 hasher: Argon2::new(Algorithm::Argon2id, Version::V0x13, cost.0),
-                running: Arc::new(Semaphore::new((cores / 2).max(1))),
-                waiting: Semaphore::new(MAX_WAITING),
+                patience,
+                running: Arc::new(Semaphore::new(at_once.clamp(1, Semaphore::MAX_PERMITS))),
+                waiting: Semaphore::new(waiting.min(Semaphore::MAX_PERMITS)),
                 memory: Mutex::default(),
             }),
         }
     }
 
-    /// The PHC string to store for a password, which [`check_rules`] should have passed.
+    /// What a password may be.
+    pub fn rules(&self) -> &Rules {
+        &self.shared.rules
+    }
+
+    /// The PHC string to store for a password, which should have passed [`Rules::check`].
     ///
     /// Needs a Tokio runtime with its timer on. Dropping the future loses the hash and nothing else.
     pub async fn hash(&self, password: String) -> Result<String, PasswordError> {
-        check_upper_bound(&password).map_err(PasswordError::Refused)?;
+        self.rules()
+            .check_upper_bound(&password)
+            .map_err(PasswordError::Refused)?;
         self.run(move |hasher, memory| {
             let salt = phc::Salt::generate();
             let hash = output(hasher, &password, &salt, Params::DEFAULT_OUTPUT_LEN, memory)?;
@@ -160,7 +256,9 @@ impl Passwords {
     /// `None` stands for a user who does not exist: it takes as long as a wrong password, so that a login does not tell
     /// who has an account. For the same reason, look the user up and call this in every case.
     pub async fn verify(&self, password: String, phc: Option<String>) -> Result<Verdict, PasswordError> {
-        check_upper_bound(&password).map_err(PasswordError::Refused)?;
+        self.rules()
+            .check_upper_bound(&password)
+            .map_err(PasswordError::Refused)?;
         let known = phc.is_some();
         let stored = match phc {
             Some(phc) if is_bcrypt(&phc) => return self.run(move |_, _| verify_bcrypt(&password, &phc)).await,
@@ -211,48 +309,27 @@ impl Passwords {
         .map_err(|error| PasswordError::Failed(error.into()))?
     }
 
+    fn busy(&self) -> PasswordError {
+        PasswordError::Busy {
+            retry_after: self.shared.patience,
+        }
+    }
+
     async fn turn(&self) -> Result<OwnedSemaphorePermit, PasswordError> {
         // A free permit is never one that somebody waits for: Tokio hands a returned permit to the first in its queue.
         if let Ok(permit) = Arc::clone(&self.shared.running).try_acquire_owned() {
             return Ok(permit);
         }
         let Ok(_place) = self.shared.waiting.try_acquire() else {
-            return Err(PasswordError::Busy);
+            return Err(self.busy());
         };
         let turn = Arc::clone(&self.shared.running).acquire_owned();
-        match tokio::time::timeout(PATIENCE, turn).await {
+        match tokio::time::timeout(self.shared.patience, turn).await {
             Ok(Ok(permit)) => Ok(permit),
             // Too late, or closed, which it never is.
-            Ok(Err(_)) | Err(_) => Err(PasswordError::Busy),
+            Ok(Err(_)) | Err(_) => Err(self.busy()),
         }
     }
-}
-
-/// Whether a new password will do for this user; the error is a sentence for them.
-///
-/// To be asked **before** [`Passwords::hash`]. There are no rules of composition: they make passwords worse.
-pub fn check_rules(password: &str, username: &str, email: &str) -> Result<(), &'static str> {
-    check_upper_bound(password)?;
-    if password.chars().nth(MIN_CHARS - 1).is_none() {
-        return Err("The password needs at least 8 characters.");
-    }
-    let folded = fold(password);
-    if folded == fold(username) {
-        return Err("The password must not be the username.");
-    }
-    if folded == fold(email) {
-        return Err("The password must not be the e-mail address.");
-    }
-    Ok(())
-}
-
-/// The only rule at login: whatever was once allowed may be typed, but nothing longer is looked at.
-pub fn check_upper_bound(password: &str) -> Result<(), &'static str> {
-    // Bytes first: counting characters is then bounded too.
-    if password.len() > MAX_BYTES || password.chars().nth(MAX_CHARS).is_some() {
-        return Err("The password is too long: at most 128 characters and 512 bytes.");
-    }
-    Ok(())
 }
 
 /// Whether a password can be verified by this: a PHC string of argon2id, or a hash of bcrypt.
@@ -340,11 +417,18 @@ fn failed(error: password_hash::Error) -> PasswordError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn of_cost(cost: Cost) -> Passwords {
+        Passwords::new(Hashing {
+            cost,
+            ..Hashing::default()
+        })
+    }
     use argon2::password_hash::PasswordHasher;
     use tokio::time::Instant;
 
     fn cheap() -> Passwords {
-        Passwords::new(Cost::cheap_for_tests())
+        of_cost(Cost::cheap_for_tests())
     }
 
     /// All permits of a semaphore, so that everyone else must wait.
@@ -372,10 +456,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_default_is_what_owasp_lists() {
-        let phc = Passwords::new(Cost::default())
-            .hash("correct horse".into())
-            .await
-            .unwrap();
+        let phc = of_cost(Cost::default()).hash("correct horse".into()).await.unwrap();
         assert!(phc.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{phc}");
     }
 
@@ -384,7 +465,7 @@ mod tests {
         let old = cheap();
         let phc = old.hash("correct horse".into()).await.unwrap();
         for (memory, passes, lanes) in [(16, 1, 1), (8, 2, 1), (16, 1, 2)] {
-            let new = Passwords::new(Cost::new(memory, passes, lanes).unwrap());
+            let new = of_cost(Cost::new(memory, passes, lanes).unwrap());
             let right = new.verify("correct horse".into(), Some(phc.clone())).await;
             assert_eq!(right.unwrap(), Verdict::RightButStale);
             let wrong = new.verify("correct cow".into(), Some(phc.clone())).await;
@@ -470,7 +551,7 @@ mod tests {
     /// By construction rather than by the clock: the decoy is verified like any hash, at the same cost, in the same queue.
     #[tokio::test(start_paused = true)]
     async fn nobody_costs_as_much_as_somebody() {
-        let passwords = Passwords::new(Cost::new(64, 3, 2).unwrap());
+        let passwords = of_cost(Cost::new(64, 3, 2).unwrap());
         let somebody = passwords.hash("correct horse".into()).await.unwrap();
         let (somebody, nobody) = (parse(&somebody).unwrap(), passwords.decoy().unwrap());
         assert_eq!(nobody.to_string().len(), somebody.to_string().len());
@@ -480,7 +561,7 @@ mod tests {
         );
         let _all = seize(&passwords.shared.running).await;
         let verdict = passwords.verify("wrong".into(), None).await;
-        assert!(matches!(verdict, Err(PasswordError::Busy)));
+        assert!(matches!(verdict, Err(PasswordError::Busy { .. })));
     }
 
     #[tokio::test(start_paused = true)]
@@ -488,7 +569,7 @@ mod tests {
         let passwords = cheap();
         let all = seize(&passwords.shared.running).await;
         let start = Instant::now();
-        let waiting: Vec<_> = (0..MAX_WAITING)
+        let waiting: Vec<_> = (0..32)
             .map(|_| {
                 let passwords = passwords.clone();
                 tokio::spawn(async move { passwords.hash("correct horse".into()).await })
@@ -496,14 +577,17 @@ mod tests {
             .collect();
         tokio::task::yield_now().await;
         let late = passwords.hash("correct horse".into()).await;
-        assert!(matches!(late, Err(PasswordError::Busy)));
+        assert!(matches!(late, Err(PasswordError::Busy { .. })));
         assert_eq!(start.elapsed(), Duration::ZERO, "refused at once");
         for one in waiting {
             let hash = one.await.unwrap();
-            assert!(matches!(hash, Err(PasswordError::Busy)));
+            assert!(matches!(hash, Err(PasswordError::Busy { .. })));
         }
         let waited = start.elapsed();
-        assert!(waited >= PATIENCE && waited < PATIENCE * 2, "{waited:?}");
+        assert!(
+            waited >= Duration::from_secs(2) && waited < Duration::from_secs(2) * 2,
+            "{waited:?}"
+        );
         drop(all);
         passwords.hash("correct horse".into()).await.expect("it recovers");
     }
@@ -512,18 +596,18 @@ mod tests {
     async fn who_waits_gets_a_turn() {
         let passwords = cheap();
         let all = seize(&passwords.shared.running).await;
-        let waiting: Vec<_> = (0..MAX_WAITING)
+        let waiting: Vec<_> = (0..32)
             .map(|_| {
                 let passwords = passwords.clone();
                 tokio::spawn(async move { passwords.hash("correct horse".into()).await })
             })
             .collect();
-        tokio::time::sleep(PATIENCE / 2).await;
+        tokio::time::sleep(Duration::from_secs(2) / 2).await;
         drop(all);
         for one in waiting {
             one.await.unwrap().unwrap();
         }
-        assert_eq!(passwords.shared.waiting.available_permits(), MAX_WAITING);
+        assert_eq!(passwords.shared.waiting.available_permits(), 32);
     }
 
     #[tokio::test]
@@ -552,7 +636,11 @@ mod tests {
 
     #[test]
     fn rules() {
-        let ok = |password: &str| check_rules(password, "Alice_Adams", "Alice@Example.org").is_ok();
+        let ok = |password: &str| {
+            Rules::default()
+                .check(password, "Alice_Adams", "Alice@Example.org")
+                .is_ok()
+        };
         for (password, allowed) in [
             ("", false),
             ("1234567", false),
@@ -572,8 +660,14 @@ mod tests {
         assert!(ok(&"🦀".repeat(128)), "512 bytes of 128 characters are allowed");
         // More bytes than 512 take more than 128 characters, as long as UTF-8 ends at four bytes.
         assert!(!ok(&"🦀".repeat(129)));
-        assert!(check_rules("12345678", "bob", "").is_ok(), "no e-mail, no rule");
-        assert!(check_upper_bound("").is_ok(), "login has no lower bound");
-        assert!(check_upper_bound(&"x".repeat(129)).is_err());
+        assert!(
+            Rules::default().check("12345678", "bob", "").is_ok(),
+            "no e-mail, no rule"
+        );
+        assert!(
+            Rules::default().check_upper_bound("").is_ok(),
+            "login has no lower bound"
+        );
+        assert!(Rules::default().check_upper_bound(&"x".repeat(129)).is_err());
     }
 }

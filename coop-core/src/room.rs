@@ -21,8 +21,6 @@ use crate::writer;
 use std::fmt;
 use std::sync::Arc;
 
-/// The most messages of one page.
-pub const MAX_PAGE: u32 = 200;
 /// How often deleting an answer that is being written stops it and tries again.
 const STOPS: usize = 3;
 
@@ -186,7 +184,7 @@ impl Room {
         }
     }
 
-    /// Part of the history: 1 to [`MAX_PAGE`] messages, oldest first, without deleted ones. An answer that is being
+    /// Part of the history: 1 to [`Bounds::page`](crate::Bounds::page) messages, oldest first, without deleted ones. An answer that is being
     /// written has its text so far.
     ///
     /// ```
@@ -204,9 +202,7 @@ impl Room {
     /// # Errors
     /// `BadRequest` for a limit out of range; as [`entry`](Self::entry). Cancel safe.
     pub async fn history(&self, range: Range, limit: u32) -> Result<Page> {
-        if !(1..=MAX_PAGE).contains(&limit) {
-            return Err(Error::bad_request("a page has 1 to 200 messages"));
-        }
+        self.check_page(limit)?;
         self.check_member().await?;
         let mut page = self.shared.rooms.history(self.id(), range, limit).await?;
         page.messages
@@ -215,8 +211,16 @@ impl Room {
         Ok(page)
     }
 
+    fn check_page(&self, limit: u32) -> Result<()> {
+        let most = self.shared.settings.bounds.page;
+        match (1..=most).contains(&limit) {
+            true => Ok(()),
+            false => Err(Error::bad_request(format!("a page has 1 to {most} messages"))),
+        }
+    }
+
     /// Messages that have all words of a text, whatever their case, or words that begin so: up to `limit` (at most
-    /// [`MAX_PAGE`]), oldest first, the newest of them or the newest below `before`. An answer is found when it has ended.
+    /// [`Bounds::page`](crate::Bounds::page)), oldest first, the newest of them or the newest below `before`. An answer is found when it has ended.
     ///
     /// ```
     /// # coop_core::testing::in_a_lab(async |_, _, _, room| {
@@ -230,9 +234,7 @@ impl Room {
     /// # Errors
     /// `BadRequest` if the text has no word, or for a limit out of range; as [`entry`](Self::entry). Cancel safe.
     pub async fn search(&self, text: &str, before: Option<Seq>, limit: u32) -> Result<Page> {
-        if !(1..=MAX_PAGE).contains(&limit) {
-            return Err(Error::bad_request("a page has 1 to 200 messages"));
-        }
+        self.check_page(limit)?;
         let words = search::wanted(text);
         if words.is_empty() {
             return Err(Error::bad_request("a search needs a word"));
@@ -368,7 +370,7 @@ impl Room {
     pub async fn begin_send(&self, draft: impl Into<Draft>) -> Result<Handed> {
         self.shared.check_open()?;
         let draft = draft.into();
-        names::check_text(&draft.text)?;
+        names::check_text(&draft.text, self.shared.settings.bounds.text_bytes)?;
         if let Some(id) = &draft.client_id {
             names::check_client_id(id)?;
         }
@@ -413,7 +415,7 @@ impl Room {
     /// `Forbidden` for another's, `NotFound`, and as [`send`](Self::send). Cancel safe as `send`.
     pub async fn edit(&self, message: MessageId, text: impl Into<String>) -> Result<Arc<Message>> {
         let text = text.into();
-        names::check_text(&text)?;
+        names::check_text(&text, self.shared.settings.bounds.text_bytes)?;
         match self
             .submit(
                 Intent::Edit {
@@ -728,7 +730,7 @@ impl Room {
     /// `BadRequest`, `Forbidden`, `NotFound`, `Unavailable`, `Closed`.
     pub async fn rename(&self, name: impl Into<String>) -> Result<()> {
         let name = name.into();
-        names::check_room_name(&name)?;
+        names::check_room_name(&name, self.shared.settings.bounds.room_name_chars)?;
         self.carry_out(Intent::Rename { name, by: self.user }).await
     }
 

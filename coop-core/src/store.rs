@@ -382,18 +382,21 @@ pub struct Batch {
     pub now: Timestamp,
     /// How many tokens may be used.
     pub budgets: Budgets,
+    /// How many members the room may have.
+    pub most_members: u32,
     /// What is to happen.
     pub intents: Vec<Intent>,
 }
 
 impl Batch {
-    /// A batch without budgets.
+    /// A batch without budgets, of a room that may have as many members as any.
     #[must_use]
     pub fn new(room: RoomId, now: Timestamp, intents: Vec<Intent>) -> Self {
         Self {
             room,
             now,
             budgets: Budgets::default(),
+            most_members: plan::MAX_MEMBERS,
             intents,
         }
     }

@@ -143,7 +143,7 @@ impl User {
     /// ```
     ///
     /// # Errors
-    /// `BadRequest` (name), `TooLarge` (over 1,000 members), `Unavailable`, `Closed`. Dropping the call means made or not
+    /// `BadRequest` (name), `TooLarge` (more members than [`Bounds::room_members`](crate::Bounds::room_members)), `Unavailable`, `Closed`. Dropping the call means made or not
     /// made.
     pub async fn create_room(&self, draft: impl Into<RoomDraft>) -> Result<Room> {
         self.shared.check_open()?;
@@ -155,7 +155,14 @@ impl User {
             }
         }
         let name = draft.name.unwrap_or_else(|| self.name_for(draft.ai_chat, &members));
-        names::check_room_name(&name)?;
+        let bounds = &self.shared.settings.bounds;
+        names::check_room_name(&name, bounds.room_name_chars)?;
+        if members.len() >= bounds.room_members as usize {
+            return Err(Error::too_large(format!(
+                "a room may have at most {} members",
+                bounds.room_members
+            )));
+        }
         let bots = self.shared.bots();
         let greeting = bots.all.first().filter(|_| draft.ai_chat).map(|bot| Greeting {
             bot: bot.profile.handle.clone(),
@@ -197,7 +204,7 @@ impl User {
         }
         let mut name = self.name().to_owned();
         for (_, other) in members {
-            if name.chars().count() + other.chars().count() + 2 > names::MAX_ROOM_NAME_CHARS {
+            if name.chars().count() + other.chars().count() + 2 > self.shared.settings.bounds.room_name_chars {
                 break;
             }
             name.push_str(", ");

@@ -366,6 +366,7 @@ impl Writer {
             room,
             now: self.shared.now(),
             budgets: self.shared.settings.budgets,
+            most_members: self.shared.settings.bounds.room_members,
             intents,
         };
         let span = tracing::debug_span!("commit", %room, n = batch.intents.len());

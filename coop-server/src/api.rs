@@ -63,8 +63,6 @@ pub(crate) struct House {
     pub(crate) proxies: Proxies,
     /// Whether the application says who sends a request.
     trust_identity: bool,
-    /// How long a socket may take nothing of what waits for it.
-    pub(crate) write_patience: Duration,
     /// What sockets speak.
     pub(crate) dialects: Dialects,
     /// The sockets' tasks, so that the end can wait for them.
@@ -104,7 +102,6 @@ pub struct ApiBuilder {
     trust_identity: bool,
     limits: Limits,
     trusted_proxies: Vec<String>,
-    write_patience: Duration,
     web: bool,
     web_dir: Option<PathBuf>,
     figures: Option<Figures>,
@@ -155,7 +152,6 @@ impl Api {
             trust_identity: false,
             limits: Limits::default(),
             trusted_proxies: Vec::new(),
-            write_patience: Duration::from_secs(30),
             web: true,
             web_dir: None,
             figures: None,
@@ -405,13 +401,6 @@ impl ApiBuilder {
         self
     }
 
-    /// A socket that takes nothing of what waits for it for this long is closed. 30 s by default.
-    #[must_use]
-    pub fn write_patience(mut self, patience: Duration) -> Self {
-        self.write_patience = patience;
-        self
-    }
-
     /// Whether the web client is at `/`. Yes by default, where the feature `web` is on.
     #[must_use]
     pub fn web(mut self, web: bool) -> Self {
@@ -464,7 +453,6 @@ impl ApiBuilder {
             proxies: Proxies::new(self.trusted_proxies).map_err(BuildError::BadProxy)?,
             limits: self.limits,
             trust_identity: self.trust_identity,
-            write_patience: self.write_patience,
             sockets: TaskTracker::new(),
             closing: CancellationToken::new(),
             #[cfg(feature = "web")]

@@ -12,8 +12,8 @@ use crate::meters::Meters;
 use crate::receipts::Receipts;
 use coop_core::live::{Cursor, Encoder, Entry};
 use coop_core::{
-    Account, Draft, Error, ErrorKind, GoneReason, Message, MessageId, Page, Position, Range, RoomEntry, RoomId, Sent,
-    Seq, Start, Timestamp, TurnHandle, TurnId,
+    Account, Bounds, Draft, Error, ErrorKind, GoneReason, Message, MessageId, Page, Position, Range, RoomEntry, RoomId,
+    Sent, Seq, Start, Timestamp, TurnHandle, TurnId,
 };
 use http::{HeaderMap, header};
 use serde::Serialize;
@@ -128,6 +128,7 @@ pub(crate) struct Welcome<'a> {
     pub(crate) bots: &'a [(String, String)],
     /// The most bytes of one frame from a client.
     pub(crate) frame_bytes: usize,
+    pub(crate) bounds: &'a Bounds,
     pub(crate) now: Timestamp,
 }
 

@@ -15,6 +15,8 @@ pub use figure::Rate;
 pub(crate) use seats::{NoSeat, Seat, Seats};
 pub(crate) use tolls::{Asking, Toll, Tolls};
 
+use coop_core::Bounds;
+use coop_core::password::{Cost, Hashing};
 use figure::Figure;
 use std::time::Duration;
 
@@ -92,6 +94,15 @@ macro_rules! table {
                 Ok(())
             }
 
+            /// What a limit is about.
+            #[must_use]
+            pub fn words(name: &str) -> Option<&'static str> {
+                match name {
+                    $(stringify!($name) => Some(concat!($($doc),+)),)+
+                    _ => None,
+                }
+            }
+
             /// All limits by name, as [`set`](Self::set) reads them.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, String)> + use<> {
                 [$((stringify!($name), self.$name.written())),+].into_iter()
@@ -161,6 +172,76 @@ table! {
     body_bytes: usize = 256 << 10;
     /// Bytes of the body of a registration or a login.
     auth_body_bytes: usize = 4 << 10;
+    /// How long a socket may take nothing of what waits for it.
+    write_timeout: Duration = seconds(30);
+    /// How long a read may wait for a free connection to the database.
+    pool_timeout: Duration = seconds(3);
+    /// Files that are kept for all else than sockets: the database, connections without a socket, the log.
+    spare_files: u32 = 256;
+
+    // What follows is the engine's: see `bounds` and `hashing`.
+    /// Characters of a new password, at least.
+    password_min_chars: u32 = 8;
+    /// Characters of a password, at most.
+    password_chars: u32 = 128;
+    /// Bytes of a password, at most.
+    password_bytes: usize = 512;
+    /// Memory for the hash of a password.
+    hash_memory: usize = 19_456 << 10;
+    /// Passes over it.
+    hash_passes: u32 = 2;
+    /// Lanes in it.
+    hash_lanes: u32 = 1;
+    /// Logins and the like that may wait for their turn to hash. There are half as many turns at a time as cores.
+    hashes_waiting: u32 = 32;
+    /// How long one may wait for that turn.
+    hash_timeout: Duration = seconds(2);
+    /// Bytes of a message's text. At most 1 MiB.
+    text_bytes: usize = 64 << 10;
+    /// Members of a room. At most 1,000.
+    room_members: u32 = 1_000;
+    /// Characters of a room's name. At most 100.
+    room_name_chars: u32 = 100;
+    /// Messages in a page of a history, or of what was found. At most 1,000.
+    page: u32 = 200;
+}
+
+impl Limits {
+    /// What of them is for [`EngineBuilder::bounds`](coop_core::EngineBuilder::bounds).
+    #[must_use]
+    pub fn bounds(&self) -> Bounds {
+        let mut bounds = Bounds::default();
+        bounds.text_bytes = self.text_bytes;
+        bounds.room_members = self.room_members;
+        bounds.room_name_chars = chars(self.room_name_chars);
+        bounds.page = self.page;
+        bounds
+    }
+
+    /// What of them is for [`EngineBuilder::hashing`](coop_core::EngineBuilder::hashing).
+    ///
+    /// # Errors
+    /// If argon2 does not allow the memory, the passes and the lanes together.
+    pub fn hashing(&self) -> Result<Hashing, LimitError> {
+        let memory = u32::try_from(self.hash_memory >> 10).unwrap_or(u32::MAX);
+        let cost = Cost::new(memory, self.hash_passes, self.hash_lanes);
+        let mut hashing = Hashing::default();
+        hashing.cost = cost.ok_or_else(|| LimitError::BadValue {
+            name: "hash_memory",
+            value: self.hash_memory.written(),
+            wanted: "8 KiB or more for each of hash_lanes",
+        })?;
+        hashing.rules.min_chars = chars(self.password_min_chars);
+        hashing.rules.max_chars = chars(self.password_chars);
+        hashing.rules.max_bytes = self.password_bytes;
+        hashing.waiting = chars(self.hashes_waiting);
+        hashing.patience = self.hash_timeout;
+        Ok(hashing)
+    }
+}
+
+fn chars(count: u32) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 fn read<T: Figure>(name: &'static str, value: &str) -> Result<T, LimitError> {

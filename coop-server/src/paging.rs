@@ -1,11 +1,12 @@
-//! Which part of a room's history a client asks for, over HTTP or on a socket alike.
+//! Which part of a room's history a client asks for, over HTTP or on a socket alike. How much of it a page may have is the
+//! engine's to say.
 
-use coop_core::{MAX_PAGE, Range, Seq};
+use coop_core::{Range, Seq};
 
 /// How many messages a page has if nobody says.
 const PAGE: u32 = 50;
 
-/// The part that lies before or after a position, or the newest; of more messages than a page may have it is a page.
+/// The part that lies before or after a position, or the newest; how many messages of it.
 ///
 /// # Errors
 /// Words for the client.
@@ -18,6 +19,6 @@ pub(crate) fn part(before: Option<Seq>, after: Option<Seq>, limit: Option<u32>) 
     };
     match limit.unwrap_or(PAGE) {
         0 => Err("limit must be at least 1"),
-        limit => Ok((range, limit.min(MAX_PAGE))),
+        limit => Ok((range, limit)),
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! It knows no HTTP: it is told when a request is being served, because only then may nothing be expected of the client.
 
+use crate::limits::Limits;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
@@ -12,15 +13,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep};
 
-/// How long a client may take nothing.
-const PATIENCE: Duration = Duration::from_secs(15);
-
 pub(crate) struct Patient<T> {
     inner: T,
     /// Runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
     /// Runs while no request is served: until its first byte comes, and then until its head is whole.
     awaiting: Option<(Expected, Pin<Box<Sleep>>)>,
+    /// How long a write may wait.
+    patience: Duration,
     /// How long it may be until the first byte of a head.
     idle: Duration,
     /// How long it may be from there until the head is whole.
@@ -45,13 +45,14 @@ impl Serving {
 }
 
 impl<T> Patient<T> {
-    pub(crate) fn new(inner: T, idle: Duration, head: Duration, serving: Serving) -> Self {
+    pub(crate) fn new(inner: T, limits: &Limits, serving: Serving) -> Self {
         Self {
             inner,
             waiting: None,
             awaiting: None,
-            idle,
-            head,
+            patience: limits.request_timeout,
+            idle: limits.idle_timeout,
+            head: limits.header_timeout,
             serving,
         }
     }
@@ -90,7 +91,8 @@ impl<T: Unpin> Patient<T> {
             self.waiting = None;
             return Poll::Ready(done);
         }
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(PATIENCE)));
+        let patience = self.patience;
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(patience)));
         ready!(waiting.as_mut().poll(cx));
         Poll::Ready(Err(ErrorKind::TimedOut.into()))
     }
@@ -141,11 +143,12 @@ mod tests {
     use std::future::poll_fn;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
+    const PATIENCE: Duration = Duration::from_secs(15);
     const IDLE: Duration = Duration::from_secs(30);
     const HEAD: Duration = Duration::from_secs(10);
 
     fn patient(io: tokio::io::DuplexStream, serving: Serving) -> Patient<TokioIo<tokio::io::DuplexStream>> {
-        Patient::new(TokioIo::new(io), IDLE, HEAD, serving)
+        Patient::new(TokioIo::new(io), &Limits::default(), serving)
     }
 
     /// Reads up to this many bytes at a time until it fails; after how long that is.

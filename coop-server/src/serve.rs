@@ -169,12 +169,7 @@ async fn connection(stream: TcpStream, peer: IpAddr, api: Api, ending: Cancellat
     let _ = stream.set_nodelay(true);
     let limits = api.limits();
     let serving = Serving::default();
-    let io = Patient::new(
-        TokioIo::new(stream),
-        limits.idle_timeout,
-        limits.header_timeout,
-        serving.clone(),
-    );
+    let io = Patient::new(TokioIo::new(stream), limits, serving.clone());
     let mut http = http1::Builder::new();
     // The head's time is kept by `Patient`: hyper has one timer for a head and for having none.
     http.header_read_timeout(None)

@@ -4,11 +4,12 @@
 use super::{SchemaStep, Store};
 use crate::error::{Error, Result};
 use std::sync::Arc;
+use std::time::Duration;
 
 #[cfg(feature = "postgres")]
-use super::postgres::PostgresStore;
+use super::postgres::{PostgresOptions, PostgresStore};
 #[cfg(feature = "sqlite")]
-use super::sqlite::SqliteStore;
+use super::sqlite::{SqliteOptions, SqliteStore};
 
 /// Which store an address means.
 enum Address<'a> {
@@ -42,13 +43,33 @@ fn not_built_in<T>() -> Result<T> {
 /// # Errors
 /// As the store's own `open`; `BadRequest` for what is no address of a store that is built in.
 pub async fn connect(address: &str) -> Result<Arc<dyn Store>> {
+    connect_with(address, Duration::from_secs(3)).await
+}
+
+/// The same, with how long a read may wait for a free connection instead of 3 s.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_with(address: &str, pool_wait: Duration) -> Result<Arc<dyn Store>> {
     match Address::of(address)? {
         #[cfg(feature = "sqlite")]
         Address::Memory => Ok(Arc::new(SqliteStore::memory().await?)),
         #[cfg(feature = "sqlite")]
-        Address::File(path) => Ok(Arc::new(SqliteStore::open(path).await?)),
+        Address::File(path) => {
+            let options = SqliteOptions {
+                pool_wait,
+                ..SqliteOptions::default()
+            };
+            Ok(Arc::new(SqliteStore::open_with(path, options).await?))
+        }
         #[cfg(feature = "postgres")]
-        Address::Server(url) => Ok(Arc::new(PostgresStore::open(url).await?)),
+        Address::Server(url) => {
+            let options = PostgresOptions {
+                pool_wait,
+                ..PostgresOptions::default()
+            };
+            Ok(Arc::new(PostgresStore::open_with(url, options).await?))
+        }
         #[allow(unreachable_patterns, reason = "with every feature all are there")]
         _ => not_built_in(),
     }

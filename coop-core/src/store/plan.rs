@@ -336,7 +336,7 @@ impl Plan {
 
 /// Decides a batch: walks its intents in order, each over what those before it did.
 pub fn plan(facts: Facts, batch: Batch, ids: &mut dyn Ids) -> Plan {
-    let mut overlay = Overlay::new(facts, batch.now, batch.budgets, ids);
+    let mut overlay = Overlay::new(facts, (batch.now, batch.budgets, batch.most_members), ids);
     let outcomes = batch.intents.into_iter().map(|intent| overlay.apply(intent)).collect();
     overlay.into_plan(outcomes)
 }
@@ -363,7 +363,7 @@ pub struct Creation {
 pub fn plan_creation(new: NewRoom, ids: &mut dyn Ids) -> Result<Creation> {
     let members = u32::try_from(new.members.len() + 1).unwrap_or(u32::MAX);
     if members > MAX_MEMBERS {
-        return Err(too_many_members());
+        return Err(too_many_members(MAX_MEMBERS));
     }
     let info = RoomInfo {
         id: ids.room(),
@@ -432,6 +432,7 @@ fn first_events(room: &RoomRow, members: &[MemberRow], greeting: Option<&Message
     joined.chain(posted).collect()
 }
 
-fn too_many_members() -> Error {
-    Error::too_large(format!("a room may have at most {MAX_MEMBERS} members"))
+/// A room has as many members as it may.
+fn too_many_members(most: u32) -> Error {
+    Error::too_large(format!("a room may have at most {most} members"))
 }

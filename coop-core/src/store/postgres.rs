@@ -67,6 +67,8 @@ pub struct PostgresOptions {
     pub read_connections: u32,
     /// How long to wait for the database before a call fails as `Unavailable`.
     pub patience: Duration,
+    /// How long a read may wait for a free connection. 3 s by default.
+    pub pool_wait: Duration,
 }
 
 impl Default for PostgresOptions {
@@ -75,6 +77,7 @@ impl Default for PostgresOptions {
             write_connections: 16,
             read_connections: 8,
             patience: Duration::from_secs(10),
+            pool_wait: Duration::from_secs(3),
         }
     }
 }

@@ -44,6 +44,8 @@ pub struct SqliteOptions {
     pub read_connections: u32,
     /// How long to wait for another program that holds the file.
     pub busy_timeout: Duration,
+    /// How long a read may wait for a free connection. 3 s by default.
+    pub pool_wait: Duration,
     /// The most pages the file may have. For tests of a full disk.
     #[doc(hidden)]
     pub max_pages: Option<u32>,
@@ -55,6 +57,7 @@ impl Default for SqliteOptions {
             durability: Durability::Full,
             read_connections: 4,
             busy_timeout: Duration::from_secs(5),
+            pool_wait: Duration::from_secs(3),
             max_pages: None,
         }
     }
@@ -163,7 +166,7 @@ impl SqliteStore {
         let connect = open::connecting(path, options);
         let (connection, ids) = open::open_writer(&connect).await?;
         let connection = Connected::Own(connection);
-        let readers = open::readers(connect, options.read_connections);
+        let readers = open::readers(connect, options);
         Ok(Self::running(readers, Writer { connection, ids }, lock))
     }
 

@@ -3,6 +3,7 @@
 //! It knows neither SQL nor in which form rows are kept elsewhere.
 
 use super::plan::{EventKind, EventRow, Ids, MAX_MEMBERS, MemberRow, MessageRow, RoomRow, TurnRow};
+use crate::bounds::Bounds;
 use crate::error::{Error, Result};
 use crate::id::{Epoch, MessageId, RoomId, TurnId, UserId};
 use crate::model::{Receipt, Role};
@@ -127,7 +128,7 @@ impl WholeRoom {
     /// `BadRequest` with what is wrong, `TooLarge` for too many members.
     pub fn check(&self) -> Result<()> {
         let room = &self.room;
-        names::check_room_name(&room.info.name)?;
+        names::check_room_name(&room.info.name, Bounds::CEILING.room_name_chars)?;
         names::check_system_text(&room.settings.system)?;
         if self.members.len() > MAX_MEMBERS as usize {
             return Err(Error::too_large("a room may have at most 1,000 members"));
@@ -165,8 +166,8 @@ impl WholeRoom {
                 "a message has two authors",
             )?;
             claim(
-                row.message.text.len() <= names::MAX_TEXT_BYTES || author.bot.is_some(),
-                "a message is longer than 64 KiB",
+                row.message.text.len() <= Bounds::CEILING.text_bytes || author.bot.is_some(),
+                "a message is longer than 1 MiB",
             )?;
             claim(!row.message.text.contains('\0'), "a message has a NUL character")?;
         }

@@ -370,7 +370,7 @@ async fn what_can_be_no_room_is_refused() {
     );
     assert_eq!(refused(|room| room.name = " ".to_owned()), ErrorKind::BadRequest);
     assert_eq!(
-        refused(|room| room.messages[1].text = "x".repeat(65_537)),
+        refused(|room| room.messages[1].text = "x".repeat((1 << 20) + 1)),
         ErrorKind::BadRequest
     );
     let crowd = |room: &mut ForeignRoom| {

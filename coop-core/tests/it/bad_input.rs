@@ -172,12 +172,36 @@ async fn positions_from_nowhere() {
     }
 }
 
+struct Shows(coop_core::BotProfile);
+
+#[coop_core::async_trait]
+impl coop_core::Bot for Shows {
+    fn profile(&self) -> coop_core::BotProfile {
+        self.0.clone()
+    }
+
+    async fn reply(
+        &self,
+        _: coop_core::Turn,
+        _: coop_core::ReplyWriter,
+    ) -> std::result::Result<coop_core::Finish, coop_core::BotError> {
+        Ok(coop_core::Finish::stop())
+    }
+}
+
 #[tokio::test]
 async fn bots_that_cannot_be_registered() {
     let bot = |handle: &str| puppet(handle, BotLimits::default()).0;
     for handle in ["", "ab", "Ann", "with space", "bot", "admin", &"x".repeat(33)] {
         let built = Engine::builder(MemoryStore::new()).bot(bot(handle)).build().await;
         assert_eq!(kind(built), ErrorKind::BadRequest, "{handle:?}");
+    }
+    // What would be read as something else than it is.
+    for name in ["", "admin\u{202e}", "a\nb", &"x".repeat(65)] {
+        let mut shows = coop_core::BotProfile::new("helper");
+        shows.name = name.to_owned();
+        let built = Engine::builder(MemoryStore::new()).bot(Shows(shows)).build().await;
+        assert_eq!(kind(built), ErrorKind::BadRequest, "{name:?}");
     }
     let built = Engine::builder(MemoryStore::new())
         .bot(bot("ann"))

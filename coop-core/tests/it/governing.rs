@@ -6,8 +6,8 @@ use coop_core::store::memory::MemoryStore;
 use coop_core::store::plan::MAX_MEMBERS;
 use coop_core::store::sqlite::SqliteStore;
 use coop_core::{
-    BotLimits, Draft, Engine, ErrorKind, Event, GoneReason, HintKind, MAX_PAGE, Message, MessageId, Meta, Range,
-    Result, Role, Room, RoomDraft, RoomId, Seq, Subscription, TurnStatus, User,
+    BotLimits, Bounds, Draft, Engine, ErrorKind, Event, GoneReason, HintKind, Message, MessageId, Meta, Range, Result,
+    Role, Room, RoomDraft, RoomId, Seq, Subscription, TurnStatus, User,
 };
 use std::sync::Arc;
 use tokio::time::{Instant, sleep};
@@ -335,6 +335,53 @@ async fn a_deleted_room_is_gone_for_everyone_and_its_id_never_comes_back() {
     assert!(scene.alice.rooms().await.unwrap().is_empty());
     assert!(scene.alice.create_room("another").await.unwrap().id() > id);
     scene.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn bounds_are_as_they_are_set() {
+    let mut bounds = Bounds::default();
+    bounds.text_bytes = 10;
+    bounds.room_members = 2;
+    bounds.room_name_chars = 5;
+    bounds.page = 3;
+    let engine = Engine::builder(MemoryStore::new()).bounds(bounds.clone());
+    let engine = engine.build().await.unwrap();
+    assert_eq!(engine.bounds(), &bounds);
+    let [ann, ben, cleo] = ["ann", "ben", "cleo"];
+    let [ann, ben, cleo] = [
+        engine.create_user(ann).await.unwrap(),
+        engine.create_user(ben).await.unwrap(),
+        engine.create_user(cleo).await.unwrap(),
+    ];
+    assert_eq!(kind(ann.create_room("kitche").await), ErrorKind::BadRequest);
+    let all = RoomDraft::named("all").with([ben.clone(), cleo.clone()]);
+    assert_eq!(kind(ann.create_room(all).await), ErrorKind::TooLarge);
+    let room = ann.create_room(RoomDraft::default().with([ben])).await.unwrap();
+    assert_eq!(room.entry().await.unwrap().info.name, "ann");
+    assert_eq!(kind(room.invite(&cleo).await), ErrorKind::TooLarge);
+    assert_eq!(kind(room.rename("kitche").await), ErrorKind::BadRequest);
+    let said = room.send("0123456789").await.unwrap().message;
+    assert_eq!(kind(room.send("0123456789.").await), ErrorKind::TooLarge);
+    assert_eq!(kind(room.edit(said.id, "0123456789.").await), ErrorKind::TooLarge);
+    assert_eq!(kind(room.history(Range::Newest, 4).await), ErrorKind::BadRequest);
+    assert_eq!(kind(room.search("0123456789", None, 4).await), ErrorKind::BadRequest);
+    room.history(Range::Newest, 3).await.unwrap();
+    engine.close(ms(0)).await;
+
+    // What is above its ceiling is the ceiling, and nothing is one.
+    bounds.text_bytes = usize::MAX;
+    bounds.room_members = u32::MAX;
+    bounds.room_name_chars = usize::MAX;
+    bounds.page = 0;
+    let engine = Engine::builder(MemoryStore::new())
+        .bounds(bounds)
+        .build()
+        .await
+        .unwrap();
+    let mut within = Bounds::CEILING;
+    within.page = 1;
+    assert_eq!(engine.bounds(), &within);
+    engine.close(ms(0)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -744,7 +791,7 @@ async fn history_is_read_in_pages_in_both_directions() {
         assert_eq!(on.concat(), "012356789");
         assert!(messages(&scene.bobs, Range::Before(Seq(1)), 5).await.is_empty());
         assert!(messages(&scene.bobs, Range::After(Seq(i64::MAX)), 5).await.is_empty());
-        for limit in [0, MAX_PAGE + 1] {
+        for limit in [0, 201] {
             assert_eq!(
                 kind(scene.bobs.history(Range::Newest, limit).await),
                 ErrorKind::BadRequest

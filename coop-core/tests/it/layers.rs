@@ -8,7 +8,7 @@ use std::{fs, path::Path};
 /// Top to bottom. `store` is `store.rs` or `store/mod.rs`, `store/*` what else lies in that folder.
 #[rustfmt::skip]
 const ORDER: &[&str] = &[
-    "id", "time", "error", "model", "event", "search", "mutant", "sync", "metrics", // 0 words
+    "id", "time", "error", "bounds", "model", "event", "search", "mutant", "sync", "metrics", // 0 words
     "store", "bot", "bus",                                     // 1 boundaries
     "names", "command", "context", "password", "live", "gate", // 2 mechanisms
     "engine", "writer",                                        // 3 heart

@@ -1,10 +1,10 @@
 //! Accounts by hand. Adding one and giving another password go on beside a running server, which sees both at the next
 //! request; removing one needs a SQLite file for itself, because the rooms have to know.
 
-use super::serve::with_bots;
+use super::serve::{hashing, with_bots};
 use super::{Fault, OwnedRooms, print};
 use crate::config::{Config, Database};
-use coop_core::password::{Cost, Passwords, check_rules};
+use coop_core::password::Passwords;
 use coop_core::store::memory::MemoryStore;
 use coop_core::store::{Store, connect};
 use coop_core::{Departure, Engine, ErrorKind, User};
@@ -32,8 +32,10 @@ pub(super) async fn password(config: &Config, name: &str, from_stdin: bool) -> R
     let (password, made_up) = new_password(from_stdin)?;
     let user = find(&people(config, database).await?, name).await?;
     let email = user.account().email.as_deref().unwrap_or("");
-    check_rules(&password, user.name(), email).map_err(|words| Fault::Usage(words.to_owned()))?;
-    let hash = Passwords::new(Cost::default()).hash(password).await;
+    let passwords = Passwords::new(hashing(config)?);
+    let checked = passwords.rules().check(&password, user.name(), email);
+    checked.map_err(Fault::Usage)?;
+    let hash = passwords.hash(password).await;
     let hash = hash.map_err(|error| Fault::Running(error.to_string()))?;
     let users = beside(database).await?;
     let done = users.set_password(user.id(), &hash).await;
@@ -89,7 +91,7 @@ async fn check_owns_nothing(user: &User) -> Result<(), Fault> {
 /// because their names are nobody's.
 pub(super) async fn people(config: &Config, database: &Database) -> Result<Engine, Fault> {
     let builder = Engine::builder(MemoryStore::new()).users_of(beside(database).await?);
-    Ok(with_bots(config, builder)?.build().await?)
+    Ok(with_bots(config, builder)?.hashing(hashing(config)?).build().await?)
 }
 
 pub(super) async fn find(engine: &Engine, name: &str) -> Result<User, Fault> {

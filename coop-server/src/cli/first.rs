@@ -11,7 +11,7 @@ use super::{Fault, print};
 use crate::config::Config;
 use coop_core::store::{NewAccount, Store};
 use coop_core::{
-    Archive, Engine, ForeignMember, ForeignMessage, ForeignRoom, Speaker, Timestamp, UserId, names, password,
+    Archive, Bounds, Engine, ForeignMember, ForeignMessage, ForeignRoom, Speaker, Timestamp, UserId, names, password,
 };
 use futures::TryStreamExt;
 use naming::Naming;
@@ -31,7 +31,7 @@ const BOT: &str = "gemini";
 /// What it is called where nothing else is known.
 const BOT_NAME: &str = "AI Assistant";
 /// The most members of a room.
-const MAX_MEMBERS: usize = 1_000;
+const MAX_MEMBERS: usize = Bounds::CEILING.room_members as usize;
 
 /// Takes it over, into a database that has nobody yet.
 pub(super) async fn take_over(config: &Config, from: &str) -> Result<(), Fault> {
@@ -368,7 +368,7 @@ impl Open {
         };
         if pieces.len() > 1 {
             told.changed(format!(
-                "chat {chat}: a message of more than 64 KiB is {} messages here",
+                "chat {chat}: a message of more than 1 MiB is {} messages here",
                 pieces.len()
             ));
         }
@@ -384,8 +384,8 @@ impl Open {
 /// A text as messages that are not too long.
 fn in_pieces(mut text: String) -> Vec<String> {
     let mut pieces = Vec::new();
-    while text.len() > names::MAX_TEXT_BYTES {
-        let rest = text.split_off(text.floor_char_boundary(names::MAX_TEXT_BYTES));
+    while text.len() > Bounds::CEILING.text_bytes {
+        let rest = text.split_off(text.floor_char_boundary(Bounds::CEILING.text_bytes));
         pieces.push(std::mem::replace(&mut text, rest));
     }
     pieces.push(text);
@@ -395,7 +395,7 @@ fn in_pieces(mut text: String) -> Vec<String> {
 /// What a room is called that may have no name, or one that is none here.
 fn room_name(name: Option<&str>, is_ai_chat: bool, members: &[ForeignMember]) -> String {
     let plain: String = name.unwrap_or_default().replace(char::is_control, " ");
-    let named: String = plain.chars().take(names::MAX_ROOM_NAME_CHARS).collect();
+    let named: String = plain.chars().take(Bounds::CEILING.room_name_chars).collect();
     if !named.trim().is_empty() {
         return named;
     }
@@ -403,5 +403,5 @@ fn room_name(name: Option<&str>, is_ai_chat: bool, members: &[ForeignMember]) ->
         return "AI Chat".to_owned();
     }
     let all: Vec<_> = members.iter().map(|member| member.name.as_str()).collect();
-    all.join(", ").chars().take(names::MAX_ROOM_NAME_CHARS).collect()
+    all.join(", ").chars().take(Bounds::CEILING.room_name_chars).collect()
 }

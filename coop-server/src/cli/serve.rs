@@ -6,10 +6,11 @@ use super::log::{self, Look};
 use crate::config::{BotKind, Config, Database};
 use coop_bots::{GeminiBot, MockBot, ScribeBot};
 use coop_core::bus::redis::RedisBus;
+use coop_core::password::Hashing;
 use coop_core::store::connect;
 use coop_core::store::memory::MemoryStore;
 use coop_core::{BusState, Engine, EngineBuilder, ErrorKind};
-use coop_server::{Api, ApiBuilder, Secret, serve as run};
+use coop_server::{Api, ApiBuilder, Limits, Secret, serve as run};
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
@@ -27,7 +28,7 @@ pub(super) async fn serve(config: &Config) -> Result<(), Fault> {
     let cannot = |error| Fault::Listen(format!("cannot listen on {}: {error}", config.listen));
     let listener = TcpListener::bind(config.listen).await.map_err(cannot)?;
     let address = listener.local_addr().map_err(cannot)?;
-    let engine = engine(config, with_bus(config, open(&config.database).await?)?).await?;
+    let engine = engine(config, with_bus(config, open(&config.database, &config.limits).await?)?).await?;
     let secret = config.secret().map_err(Fault::Usage)?;
     let mut api = api(config, engine.clone(), secret);
     if let Some(figures) = figures {
@@ -77,8 +78,8 @@ async fn try_out(config: &Config) -> Result<bool, Fault> {
     Ok(is_given)
 }
 
-async fn open(database: &Database) -> Result<EngineBuilder, Fault> {
-    let store = connect::connect(&database.address()).await;
+async fn open(database: &Database, limits: &Limits) -> Result<EngineBuilder, Fault> {
+    let store = connect::connect_with(&database.address(), limits.pool_timeout).await;
     Ok(Engine::builder_on(
         store.map_err(|error| Fault::opening(database, &error))?,
     ))
@@ -95,6 +96,8 @@ fn with_bus(config: &Config, builder: EngineBuilder) -> Result<EngineBuilder, Fa
 /// The engine with the bots that are configured.
 async fn engine(config: &Config, builder: EngineBuilder) -> Result<Engine, Fault> {
     let built = with_bots(config, builder)?
+        .hashing(hashing(config)?)
+        .bounds(config.limits.bounds())
         .turn_timeout(config.turn_timeout)
         .budgets(config.budgets)
         .build()
@@ -103,6 +106,11 @@ async fn engine(config: &Config, builder: EngineBuilder) -> Result<Engine, Fault
         ErrorKind::BadRequest | ErrorKind::Conflict => Fault::Usage(format!("--bot: {error}")),
         _ => Fault::Database(format!("the database cannot be used: {error}")),
     })
+}
+
+/// What passwords may be and cost.
+pub(super) fn hashing(config: &Config) -> Result<Hashing, Fault> {
+    config.limits.hashing().map_err(|error| Fault::Usage(error.to_string()))
 }
 
 pub(super) fn with_bots(config: &Config, builder: EngineBuilder) -> Result<EngineBuilder, Fault> {

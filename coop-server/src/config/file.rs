@@ -154,7 +154,8 @@ pub(crate) fn default_file() -> String {
     }
     text.push_str("\n# How much anybody may ask. Variables: COOP_LIMIT_<NAME>.\n[limits]\n");
     for (name, value) in Limits::default().iter() {
-        text.push_str(&format!("{name} = {value:?}\n"));
+        let words = Limits::words(name).unwrap_or_default().trim();
+        text.push_str(&format!("# {words}\n{name} = {value:?}\n"));
     }
     text
 }

@@ -11,8 +11,8 @@ use super::{Asked, Command, Farewell, Malformed, Outbound, Ref, Welcome, alone, 
 use crate::paging::part;
 use coop_core::live::{Encoder, Entry, Frames, Level};
 use coop_core::{
-    Draft, Error, Event, GoneReason, Hint, HintKind, MAX_PAGE, Message, MessageId, Meta, Position, RoomEntry, RoomId,
-    Seq, Snapshot, Timestamp, TurnEnd, TurnError, TurnHandle, TurnId, UserId,
+    Draft, Error, Event, GoneReason, Hint, HintKind, Message, MessageId, Meta, Position, RoomEntry, RoomId, Seq,
+    Snapshot, Timestamp, TurnEnd, TurnError, TurnHandle, TurnId, UserId,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -325,6 +325,7 @@ pub(super) fn encode(said: &Outbound<'_>) -> Vec<u8> {
             rooms,
             bots,
             frame_bytes,
+            bounds,
             now,
         }) => Say::Ready {
             user: UserObject {
@@ -336,9 +337,9 @@ pub(super) fn encode(said: &Outbound<'_>) -> Vec<u8> {
             bots: bots.iter().map(|(handle, name)| BotObject { handle, name }).collect(),
             limits: LimitsObject {
                 frame_bytes: *frame_bytes,
-                text_bytes: coop_core::names::MAX_TEXT_BYTES,
+                text_bytes: bounds.text_bytes,
                 meta_bytes: Meta::MAX_BYTES,
-                page: MAX_PAGE,
+                page: bounds.page,
             },
             server_time: *now,
         },

@@ -10,9 +10,6 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Files that are kept for all else: the database, connections without a socket, the log.
-const OTHER_FILES: u64 = 256;
-
 /// Why there is no seat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoSeat {
@@ -52,7 +49,7 @@ impl Seats {
         Self {
             of_user: limits.sockets_per_user,
             from_address: limits.sockets_per_address,
-            in_all: limits.sockets.min(files()),
+            in_all: limits.sockets.min(files(limits.spare_files)),
             taken: Mutex::default(),
             open,
         }
@@ -120,13 +117,13 @@ pub(super) fn one_less<K: Ord>(counts: &mut BTreeMap<K, u32>, whose: &K) {
 }
 
 /// How many files may be open for sockets.
-fn files() -> u32 {
+fn files(spare: u32) -> u32 {
     #[cfg(unix)]
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     #[cfg(not(unix))]
     let limit = None;
     // At least one: a server that lets nobody in at all would only be a riddle.
-    let left = |limit: u64| limit.saturating_sub(OTHER_FILES).max(1);
+    let left = |limit: u64| limit.saturating_sub(u64::from(spare)).max(1);
     limit.map_or(u32::MAX, |limit| u32::try_from(left(limit)).unwrap_or(u32::MAX))
 }
 
@@ -162,6 +159,6 @@ mod tests {
 
     #[test]
     fn the_limit_on_files_counts() {
-        assert!(Seats::new(&Limits::off(), Gauge::noop()).in_all <= files());
+        assert!(Seats::new(&Limits::off(), Gauge::noop()).in_all <= files(256));
     }
 }

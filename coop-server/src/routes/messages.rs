@@ -25,7 +25,8 @@ pub(crate) async fn list(call: Call, user: User) -> Answer {
 /// Which part of the history is asked for.
 fn part(call: &Call) -> Result<(Range, u32), Failure> {
     let (before, after) = (call.number("before")?.map(Seq), call.number("after")?.map(Seq));
-    paging::part(before, after, call.number("limit")?).map_err(Failure::malformed)
+    let (range, limit) = paging::part(before, after, call.number("limit")?).map_err(Failure::malformed)?;
+    Ok((range, limit.min(call.house.engine.bounds().page)))
 }
 
 /// Messages in the engine's own words, and whether there are more.

@@ -339,6 +339,7 @@ impl<'a> Actor<'a> {
     }
 
     async fn history(&mut self, room: RoomId, range: Range, limit: u32) -> Result<Made, Failed> {
+        let limit = limit.min(self.connection.house.engine.bounds().page);
         let page = self.room(room).await?.history(range, limit).await?;
         Ok(Made::Page(room, page))
     }

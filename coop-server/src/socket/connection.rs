@@ -237,6 +237,7 @@ impl Connection {
             rooms,
             bots: &self.house.engine.bot_names(),
             frame_bytes: self.house.limits.message_bytes,
+            bounds: self.house.engine.bounds(),
             now: self.house.engine.now(),
         }));
         self.write_when(&welcome, |_| true).await
@@ -375,7 +376,7 @@ impl Connection {
             (!wire.outbox.is_broken()).then(|| wire.outbox.blocked_since().unwrap_or_else(Instant::now))
         };
         let since = blocked_since().ok_or(Ending::Lost)?;
-        match timeout_at(since + self.house.write_patience, self.socket.writable()).await {
+        match timeout_at(since + self.house.limits.write_timeout, self.socket.writable()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Ending::Lost),
             // Somebody else may have written meanwhile.

@@ -2,7 +2,7 @@
 
 use crate::binary::{Program, command, with_mock};
 use crate::client::{PATIENCE, Ws};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
@@ -144,6 +144,84 @@ async fn started(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) 
     };
     let text = timeout(PATIENCE, ready).await.expect("it says that it is ready");
     (program, text)
+}
+
+/// The engine's figures, too, are the operator's to change, and clients are told those that concern them.
+#[tokio::test]
+async fn passwords_texts_rooms_and_pages_are_as_large_as_is_set() {
+    let folder = folder();
+    let variables = [
+        ("COOP_LIMIT_PASSWORD_MIN_CHARS", "16"),
+        ("COOP_LIMIT_PASSWORD_CHARS", "17"),
+        ("COOP_LIMIT_HASH_MEMORY", "64KiB"),
+        ("COOP_LIMIT_TEXT_BYTES", "10"),
+        ("COOP_LIMIT_ROOM_MEMBERS", "2"),
+        ("COOP_LIMIT_ROOM_NAME_CHARS", "5"),
+        ("COOP_LIMIT_PAGE", "3"),
+    ];
+    let (program, _) = started(folder.path(), &[], &variables).await;
+    let http = program.http();
+    let [alice, bob] = [http.person("alice").await, http.person("bob").await];
+    for (password, words) in [
+        ("fifteen letters", "The password needs at least 16 characters."),
+        (
+            "eighteen letters..",
+            "The password is too long: at most 17 characters and 512 bytes.",
+        ),
+    ] {
+        let account = json!({ "username": "carol", "email": "carol@example.org", "password": password });
+        let refused = http.send("POST", "/api/auth/register", &[], Some(&account)).await;
+        assert_eq!((refused.status, refused.detail().as_str()), (400, words));
+    }
+    let three = json!({ "name": "all", "is_group": true, "participant_usernames": ["bob", "carol"] });
+    let room = http.group(&alice, "lab", &[&bob]).await;
+    let carol = http.person("carol").await;
+    assert_eq!(http.post(&alice, "/api/chats", three).await.status, 413);
+    let invited = http
+        .post(
+            &alice,
+            &format!("/api/chats/{room}/invite"),
+            json!({ "username": "carol" }),
+        )
+        .await;
+    assert_eq!((invited.status, carol.id), (413, 3), "{invited:?}");
+    let long = http
+        .post(&alice, "/api/chats", json!({ "name": "kitche", "is_group": true }))
+        .await;
+    assert_eq!(long.status, 400, "{long:?}");
+    let path = format!("/api/rooms/{room}/messages");
+    for n in 0..4 {
+        assert_eq!(
+            http.post(&alice, &path, json!({ "text": format!("012345678{n}") }))
+                .await
+                .status,
+            200
+        );
+    }
+    assert_eq!(
+        http.post(&alice, &path, json!({ "text": "0123456789." })).await.status,
+        413
+    );
+    assert_eq!(
+        http.get(&alice, &format!("{path}?limit=200")).await.json()["messages"]
+            .as_array()
+            .unwrap()
+            .len(),
+        3
+    );
+    let mut socket = Ws::open_in(program.address, &alice.token, "coop.v1").await;
+    let limits = &socket.of_type("ready").await["limits"];
+    assert_eq!((&limits["text_bytes"], &limits["page"]), (&json!(10), &json!(3)));
+
+    let refused = run_with(
+        folder.path(),
+        &["config", "check"],
+        &[("COOP_LIMIT_HASH_MEMORY", "1KiB")],
+        "",
+    )
+    .await;
+    assert_eq!(refused.code, Some(2), "{}", refused.err);
+    assert!(refused.err.contains("hash_memory must be"), "{}", refused.err);
 }
 
 #[tokio::test]

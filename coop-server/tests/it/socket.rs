@@ -2,6 +2,7 @@
 
 use crate::client::{PATIENCE, Person, Ws};
 use crate::server::{PAGE, Server};
+use coop_server::Limits;
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,6 +19,12 @@ async fn status(server: &Server, token: &str, headers: &[(&'static str, &str)]) 
         Ok(_) => 101,
         Err(status) => status,
     }
+}
+
+fn patient(patience: Duration) -> Limits {
+    let mut limits = Limits::off();
+    limits.write_timeout = patience;
+    limits
 }
 
 #[tokio::test]
@@ -197,7 +204,7 @@ pub(crate) async fn narrow(server: &Server, person: &Person) -> Ws {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_does_not_read_is_closed_and_nobody_waits_for_them() {
     let patience = Duration::from_millis(1_500);
-    let server = Server::start_with(|api| api.write_patience(patience), Some(8_192)).await;
+    let server = Server::start_with(|api| api.limits(patient(patience)), Some(8_192)).await;
     let (alice, bob, carol) = (
         server.person("alice").await,
         server.person("bob").await,
@@ -271,7 +278,7 @@ async fn who_reads_slowly_misses_nothing() {
 
 #[tokio::test]
 async fn who_asks_without_reading_is_closed() {
-    let server = Server::start_with(|api| api.write_patience(Duration::from_millis(500)), Some(4_096)).await;
+    let server = Server::start_with(|api| api.limits(patient(Duration::from_millis(500))), Some(4_096)).await;
     let alice = server.person("alice").await;
     let mut stream = raw(&server, &alice).await;
     let ping = [&b"\x89\xfd\0\0\0\0"[..], &[b'x'; 125]].concat();

@@ -3,7 +3,7 @@
 
 use super::overlay::{Overlay, no_such_message};
 use super::{
-    Discount, EventKind, EventRow, MAX_BOT_TURNS, MAX_HOPS, MAX_MEMBERS, MAX_WAITING, MemberRow, MessageRow, TurnRow,
+    Discount, EventKind, EventRow, MAX_BOT_TURNS, MAX_HOPS, MAX_WAITING, MemberRow, MessageRow, TurnRow,
     too_many_members,
 };
 use crate::command::{self, Asks};
@@ -312,10 +312,10 @@ impl Overlay<'_> {
         if self.member(user).is_some() {
             return Ok(Outcome::Done);
         }
-        let now = self.now;
+        let (now, most) = (self.now, self.most_members);
         let room = self.room_mut()?;
-        if room.members >= MAX_MEMBERS {
-            return Err(too_many_members());
+        if room.members >= most {
+            return Err(too_many_members(most));
         }
         room.members += 1;
         let read = (room.seq, room.number);

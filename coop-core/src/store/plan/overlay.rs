@@ -18,6 +18,7 @@ use std::sync::Arc;
 pub(super) struct Overlay<'a> {
     pub(super) now: Timestamp,
     budgets: Budgets,
+    pub(super) most_members: u32,
     pub(super) ids: &'a mut dyn Ids,
     /// `None` if there is no room, or from the moment it is deleted.
     pub(super) room: Option<RoomRow>,
@@ -51,11 +52,16 @@ pub(super) struct Overlay<'a> {
 }
 
 impl<'a> Overlay<'a> {
-    pub(super) fn new(facts: Facts, now: Timestamp, budgets: Budgets, ids: &'a mut dyn Ids) -> Self {
+    pub(super) fn new(
+        facts: Facts,
+        (now, budgets, most_members): (Timestamp, Budgets, u32),
+        ids: &'a mut dyn Ids,
+    ) -> Self {
         let by_client_id = facts.messages.iter().filter_map(client_key).collect();
         Self {
             now,
             budgets,
+            most_members,
             ids,
             seq: facts.room.as_ref().map_or(Seq(0), |room| room.seq),
             room: facts.room,

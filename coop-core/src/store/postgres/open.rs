@@ -113,7 +113,7 @@ pub(super) async fn schema(mut connection: PgConnection) -> Result<Vec<SchemaSte
 pub(super) fn readers(connect: PgConnectOptions, options: &PostgresOptions) -> Pool<Postgres> {
     PgPoolOptions::new()
         .max_connections(options.read_connections.max(1))
-        .acquire_timeout(options.patience)
+        .acquire_timeout(options.pool_wait.min(options.patience))
         // A connection that was lost is found out by its first statement, which is then tried on another.
         .test_before_acquire(false)
         .connect_lazy_with(connect)

@@ -19,9 +19,6 @@ static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 /// What the first migration writes into the file's header: "Coop".
 const APPLICATION_ID: i64 = 0x436f_6f70;
 
-/// How long a read waits for a free connection.
-const POOL_WAIT: Duration = Duration::from_secs(3);
-
 /// Says in clear words what SQLite would only call "unable to open".
 pub(super) fn check_path(path: &Path) -> Result<()> {
     if path.is_dir() {
@@ -139,14 +136,14 @@ async fn applied(path: &Path) -> Result<Vec<i64>> {
 }
 
 /// Connections for reading.
-pub(super) fn readers(connect: SqliteConnectOptions, count: u32) -> Pool<Sqlite> {
-    pool(count).connect_lazy_with(connect.pragma("query_only", "ON"))
+pub(super) fn readers(connect: SqliteConnectOptions, options: &SqliteOptions) -> Pool<Sqlite> {
+    pool(options.read_connections, options.pool_wait).connect_lazy_with(connect.pragma("query_only", "ON"))
 }
 
-fn pool(count: u32) -> SqlitePoolOptions {
+fn pool(count: u32, wait: Duration) -> SqlitePoolOptions {
     SqlitePoolOptions::new()
         .max_connections(count.max(1))
-        .acquire_timeout(POOL_WAIT)
+        .acquire_timeout(wait)
         // A file does not go away like a server does: asking first would cost a hop each time.
         .test_before_acquire(false)
         .idle_timeout(None)
@@ -158,7 +155,10 @@ pub(super) async fn open_memory() -> Result<(Pool<Sqlite>, NextIds)> {
     let connect = SqliteConnectOptions::new()
         .foreign_keys(true)
         .disable_statement_logging();
-    let pool = pool(1).connect_with(connect).await.map_err(open_fault)?;
+    let pool = pool(1, SqliteOptions::default().pool_wait)
+        .connect_with(connect)
+        .await
+        .map_err(open_fault)?;
     let mut connection = pool.acquire().await.map_err(open_fault)?;
     migrate(&mut connection).await?;
     prepare_writing(&mut connection).await?;
