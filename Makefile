@@ -14,7 +14,7 @@ WANTS := pg_ctlcluster:postgresql psql:postgresql-client chromium:chromium node:
 WEB_TESTS := coop-server/tests/web
 
 .DEFAULT_GOAL := help
-.PHONY: fuzz help test test-python test-nextjs lint bench crash soak system browser
+.PHONY: fuzz help test test-python test-nextjs lint bench crash simulate soak system browser
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name what; do \
@@ -69,8 +69,14 @@ fuzz: ## Throw what no client would send at each decoder for FUZZ seconds (needs
 	cd coop-server && $(CARGO) +nightly fuzz run commands -- -max_total_time=$(FUZZ)
 	cd coop-bots && $(CARGO) +nightly fuzz run sse -- -max_total_time=$(FUZZ)
 
-soak: system ## Run the simulation through 100,000 schedules
+simulate: system ## Run the simulation through 100,000 schedules
 	COOP_SIM_SCHEDULES=100000 $(CARGO) test -p coop-core --all-features --locked --test it -- schedules_hold
+
+# How long `make soak` goes on, in minutes.
+MINUTES ?= 10
+
+soak: ## Have people come and go for MINUTES minutes, and watch the server's memory
+	$(CARGO) run --release --locked -p coop-benches --bin swarm -- soak --minutes $(MINUTES)
 
 bench: system ## Run the benchmarks
 	$(CARGO) bench -p coop-benches --locked

@@ -90,6 +90,32 @@ impl Heard {
     }
 }
 
+/// Asks one thing over HTTP, on a connection of its own: the status, and what was answered.
+pub(crate) async fn ask(
+    address: SocketAddr,
+    token: &str,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> Anything<(u16, String)> {
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let asking = async {
+        let mut socket = TcpStream::connect(address).await?;
+        socket.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).await?;
+        Anything::Ok(String::from_utf8_lossy(&answer).into_owned())
+    };
+    let answer = timeout(PATIENCE, asking).await??;
+    let status = answer.get(9..12).ok_or("no answer")?.parse()?;
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    Ok((status, body.to_owned()))
+}
+
 /// Opens a socket and shakes hands on it.
 pub(crate) async fn connect(address: SocketAddr, path: &str) -> Anything<TcpStream> {
     let socket = TcpSocket::new_v4()?;

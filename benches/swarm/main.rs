@@ -1,12 +1,13 @@
 //! A load program over real sockets: what a delivered message, an answer, an idle socket and a come-and-go cost the
 //! server, and whether anything is lost, doubled or out of order.
 //!
-//! `cargo run --release -p coop-benches --bin swarm -- [SCENARIO …] [--quick] [--json FILE]`; without a scenario all of
-//! them. Each server is a process of its own, whose CPU time and memory are read from `/proc`. Three take part: ours, which
+//! `cargo run --release -p coop-benches --bin swarm -- [SCENARIO …] [--quick] [--json FILE] [--minutes N]`; without a scenario all of
+//! them but `soak`, which takes ten minutes. Each server is a process of its own, whose CPU time and memory are read from `/proc`. Three take part: ours, which
 //! stores each message durably before it delivers it; a bare fastwebsockets server, which writes it to each socket in turn
 //! and stores nothing; and a loop of plain writes of the same bytes, the floor.
 
 mod clients;
+mod hardship;
 mod report;
 mod scenarios;
 mod servers;
@@ -25,6 +26,8 @@ struct Wish {
     /// Everything small: whether it works, not what it costs.
     quick: bool,
     json: Option<PathBuf>,
+    /// How long `soak` goes on.
+    minutes: f64,
 }
 
 impl Wish {
@@ -33,15 +36,17 @@ impl Wish {
             scenarios: Vec::new(),
             quick: false,
             json: None,
+            minutes: 10.0,
         };
         while let Some(word) = words.next() {
             match word.as_str() {
                 "--quick" => wish.quick = true,
                 "--json" => wish.json = Some(words.next().ok_or("--json needs a file")?.into()),
+                "--minutes" => wish.minutes = words.next().ok_or("--minutes needs a number")?.parse()?,
                 known if scenarios::NAMES.contains(&known) => wish.scenarios.push(word),
                 other => {
                     let names = scenarios::NAMES.join(", ");
-                    return Err(format!("{other}? There are --quick, --json FILE and {names}.").into());
+                    return Err(format!("{other}? There are --quick, --json FILE, --minutes N and {names}.").into());
                 }
             }
         }
@@ -72,10 +77,12 @@ fn run() -> Anything<()> {
         .build()?;
     let mut report = Report::default();
     for name in scenarios::NAMES {
-        if wish.scenarios.is_empty() || wish.scenarios.iter().any(|wanted| wanted == name) {
+        // Whoever wants everything does not want to wait ten minutes for one of them.
+        let usual = wish.scenarios.is_empty() && (wish.quick || name != "soak");
+        if usual || wish.scenarios.iter().any(|wanted| wanted == name) {
             let cpu = servers::cpu_of("self")?;
             let begun = std::time::Instant::now();
-            runtime.block_on(scenarios::play(name, wish.quick, &mut report))?;
+            runtime.block_on(scenarios::play(name, wish.quick, wish.minutes, &mut report))?;
             let share = (servers::cpu_of("self")? - cpu).as_secs_f64() / begun.elapsed().as_secs_f64();
             if share > 1.8 {
                 println!("  the load itself took {share:.1} cores: the servers had to wait for it");

@@ -5,6 +5,7 @@ use crate::Anything;
 use crate::clients::{
     Clock, Heard, Label, PATIENCE, connect, connect_all, connect_narrow, connect_v1, hear, join, join_v1, masked,
 };
+use crate::hardship;
 use crate::report::{Figure, Report};
 use crate::servers::{Ours, Server, plain};
 use std::sync::Arc;
@@ -18,14 +19,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 /// All of them, in the order in which they are played.
-pub(crate) const NAMES: [&str; 9] = [
-    "fanout", "paced", "answer", "resume", "rooms", "idle", "churn", "slow", "pair",
+pub(crate) const NAMES: [&str; 11] = [
+    "fanout", "paced", "answer", "resume", "rooms", "idle", "churn", "slow", "pair", "flood", "soak",
 ];
 
 /// The bytes of a message's content.
 const CONTENT: usize = 100;
 
-pub(crate) async fn play(name: &str, quick: bool, report: &mut Report) -> Anything<()> {
+pub(crate) async fn play(name: &str, quick: bool, minutes: f64, report: &mut Report) -> Anything<()> {
     match name {
         "fanout" => fanout(quick, report).await,
         "paced" => paced(quick, report).await,
@@ -35,6 +36,8 @@ pub(crate) async fn play(name: &str, quick: bool, report: &mut Report) -> Anythi
         "idle" => idle(quick, report).await,
         "churn" => churn(quick, report).await,
         "pair" => pair(quick, report).await,
+        "flood" => hardship::flood(quick, report).await,
+        "soak" => hardship::soak(quick, minutes, report).await,
         _ => slow(quick, report).await,
     }
 }
@@ -183,21 +186,21 @@ async fn all(mut tasks: JoinSet<Anything<Heard>>) -> Anything<Vec<Heard>> {
 // Many rooms at a steady pace.
 
 /// How a pace went.
-struct Pace {
+pub(crate) struct Pace {
     /// How long each delivery took, in microseconds, in ascending order.
     delays: Vec<u64>,
     cost: Duration,
 }
 
 impl Pace {
-    fn percentile(&self, hundredth: usize) -> f64 {
+    pub(crate) fn percentile(&self, hundredth: usize) -> f64 {
         let at = (self.delays.len() * hundredth / 100).min(self.delays.len().saturating_sub(1));
         self.delays.get(at).map_or(f64::NAN, |delay| *delay as f64 / 1e3)
     }
 }
 
 /// Has the members of rooms talk in turn, so many messages a second in all. Who is `deaf` neither talks nor reads.
-async fn keep_pace(
+pub(crate) async fn keep_pace(
     ours: &Ours,
     rooms: &[Vec<usize>],
     sockets: Vec<TcpStream>,

@@ -47,6 +47,15 @@ pub(crate) fn open_many_files() -> Anything<()> {
     Ok(rustix::process::setrlimit(rustix::process::Resource::Nofile, limit)?)
 }
 
+/// What our server allows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Limits {
+    /// What it does by itself.
+    Default,
+    /// Everything: what is measured is not how it refuses.
+    Off,
+}
+
 /// A child process, killed at the end.
 pub(crate) struct Server {
     child: Child,
@@ -78,10 +87,12 @@ impl Server {
     }
 
     /// Our server on this database.
-    fn ours(folder: tempfile::TempDir, database: &str, redis: Option<&str>) -> Anything<Self> {
+    fn ours(folder: tempfile::TempDir, database: &str, redis: Option<&str>, limits: Limits) -> Anything<Self> {
         let mut command = Command::new(binary()?);
+        if limits == Limits::Off {
+            command.env("COOP_LIMITS", "off");
+        }
         command
-            .env("COOP_LIMITS", "off")
             .env("COOP_JWT_SECRET", SECRET)
             .args(["--listen", "127.0.0.1:0", "--log", "error", "--bot", "mock=mock"])
             .args(["--database", database]);
@@ -126,6 +137,10 @@ pub(crate) struct Ours {
 impl Ours {
     /// Rooms by their members, each given by the number of a person.
     pub(crate) async fn start(people: usize, rooms: &[Vec<usize>]) -> Anything<Self> {
+        Self::start_with(Limits::Off, people, rooms).await
+    }
+
+    pub(crate) async fn start_with(limits: Limits, people: usize, rooms: &[Vec<usize>]) -> Anything<Self> {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("coop.db");
         let store = SqliteStore::open(&file).await?;
@@ -133,7 +148,7 @@ impl Ours {
         RoomStore::close(&store).await;
         let database = format!("sqlite:{}", file.display());
         Ok(Self {
-            server: Server::ours(folder, &database, None)?,
+            server: Server::ours(folder, &database, None, limits)?,
             other: None,
             tokens,
             rooms,
@@ -153,7 +168,7 @@ impl Ours {
         let store = PostgresStore::open(database).await?;
         let (tokens, rooms) = furnish(&store, name, people, rooms).await?;
         RoomStore::close(&store).await;
-        let start = || Server::ours(tempfile::tempdir()?, database, redis);
+        let start = || Server::ours(tempfile::tempdir()?, database, redis, Limits::Off);
         Ok(Self {
             server: start()?,
             other: if two { Some(start()?) } else { None },

@@ -23,6 +23,8 @@ fn every_scenario_can_be_played() {
         "idle",
         "churn",
         "slow",
+        "flood",
+        "soak",
     ] {
         let mut rows = figures.as_array().into_iter().flatten();
         let row = rows.find(|row| row["scenario"] == scenario);
