@@ -10,7 +10,7 @@ use crate::dialect::Dialects;
 use crate::dialect::seed::Seed;
 use crate::dialect::v1::V1;
 use crate::identity::Identity;
-use crate::limits::{Limits, Proxies, Seats, Tolls, client};
+use crate::limits::{Doors, Limits, Proxies, Seats, Tolls, Visit, client};
 use crate::meters::Meters;
 use crate::reply::{Answer, Body, Failure};
 use crate::router::{Endpoint, Found, Route, Router};
@@ -28,12 +28,14 @@ use http::request::Parts;
 use http::{Extensions, HeaderMap, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -60,6 +62,8 @@ pub(crate) struct House {
     pub(crate) tolls: Arc<Tolls>,
     /// Which sockets there may still be.
     pub(crate) seats: Arc<Seats>,
+    /// Which connections there may still be, where this server accepts them.
+    doors: Arc<Doors>,
     pub(crate) proxies: Proxies,
     /// Whether the application says who sends a request.
     trust_identity: bool,
@@ -160,6 +164,16 @@ impl Api {
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.0.limits
+    }
+
+    /// A place for a connection that is to be accepted.
+    pub(crate) async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        self.0.doors.place().await
+    }
+
+    /// Lets an accepted connection in, unless there are enough from its address.
+    pub(crate) fn enter(&self, place: OwnedSemaphorePermit, peer: IpAddr) -> Option<Visit> {
+        self.0.doors.enter(place, peer, &self.0.proxies)
     }
 
     /// The engine behind it.
@@ -448,6 +462,7 @@ impl ApiBuilder {
             registration: self.registration,
             tolls: Arc::new(Tolls::new(&self.limits)),
             seats: Arc::new(Seats::new(&self.limits, meters.connections.clone())),
+            doors: Arc::new(Doors::new(&self.limits)),
             meters,
             figures: self.figures,
             proxies: Proxies::new(self.trusted_proxies).map_err(BuildError::BadProxy)?,

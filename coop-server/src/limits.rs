@@ -4,6 +4,7 @@
 
 mod address;
 mod bucket;
+mod doors;
 mod figure;
 mod seats;
 mod tolls;
@@ -11,6 +12,7 @@ mod tolls;
 pub use address::ClientAddr;
 pub(crate) use address::{Proxies, client};
 pub(crate) use bucket::Bucket;
+pub(crate) use doors::{Doors, Visit};
 pub use figure::Rate;
 pub(crate) use seats::{NoSeat, Seat, Seats};
 pub(crate) use tolls::{Asking, Toll, Tolls};
@@ -147,8 +149,12 @@ table! {
     sockets_per_user: u32 = 20, off u32::MAX;
     /// Sockets from one address; for IPv6 from one /64.
     sockets_per_address: u32 = 100, off u32::MAX;
-    /// Sockets in all. The limit on open files, less 256, counts if it is lower, even if this one is off.
+    /// Sockets in all. The limit on open files, less `spare_files`, counts if it is lower, even if this one is off.
     sockets: u32 = 65_536, off u32::MAX;
+    /// Connections from one address, sockets among them; for IPv6 from one /64. Trusted proxies have no such limit.
+    connections_per_address: u32 = 256, off u32::MAX;
+    /// Connections in all, sockets among them; the next waits. The limit on open files counts as for `sockets`.
+    connections: u32 = 65_536, off u32::MAX;
     /// How long a socket may be silent before it is pinged; after two pings without an answer it is closed.
     ping_every: Duration = seconds(25);
     /// How long a handshake may take.
@@ -174,9 +180,9 @@ table! {
     auth_body_bytes: usize = 4 << 10;
     /// How long a socket may take nothing of what waits for it.
     write_timeout: Duration = seconds(30);
-    /// How long a read may wait for a free connection to the database.
+    /// How long a read may wait for a free connection to the database, and anything for a file that another program holds.
     pool_timeout: Duration = seconds(3);
-    /// Files that are kept for all else than sockets: the database, connections without a socket, the log.
+    /// Files that are kept for all else than connections: the database, the log, bots' requests.
     spare_files: u32 = 256;
 
     // What follows is the engine's: see `bounds` and `hashing`.

@@ -1,7 +1,7 @@
 //! Serves an [`Api`] on a listener: accepts connections, speaks HTTP/1.1 with upgrades on them, and ends in order.
 
 use crate::api::Api;
-use crate::limits::ClientAddr;
+use crate::limits::{ClientAddr, Visit};
 use crate::patient::{Patient, Serving};
 use crate::reply::Body;
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use std::convert::Infallible;
 use std::future::{self, IntoFuture};
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -140,10 +141,21 @@ async fn accept(
     ending: &CancellationToken,
     keep_alive: bool,
 ) {
-    loop {
+    while let Some(place) = api.place().await {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                connections.spawn(connection(stream, peer.ip(), api.clone(), ending.clone(), keep_alive));
+                // Of one address too many: closed without a word, which would cost more than it is worth.
+                if let Some(visit) = api.enter(place, peer.ip()) {
+                    let visit = Arc::new(visit);
+                    connections.spawn(connection(
+                        stream,
+                        visit,
+                        peer.ip(),
+                        api.clone(),
+                        ending.clone(),
+                        keep_alive,
+                    ));
+                }
             }
             Err(error) => {
                 // Of one connection, or of the whole process: either way the next one may do better soon.
@@ -164,7 +176,14 @@ impl IntoFuture for Serve {
 }
 
 /// Serves one connection until it is closed, upgraded or the server ends.
-async fn connection(stream: TcpStream, peer: IpAddr, api: Api, ending: CancellationToken, keep_alive: bool) {
+async fn connection(
+    stream: TcpStream,
+    visit: Arc<Visit>,
+    peer: IpAddr,
+    api: Api,
+    ending: CancellationToken,
+    keep_alive: bool,
+) {
     // Everything is written whole; waiting for more to send would only delay it.
     let _ = stream.set_nodelay(true);
     let limits = api.limits();
@@ -179,6 +198,7 @@ async fn connection(stream: TcpStream, peer: IpAddr, api: Api, ending: Cancellat
     let service = service_fn(move |mut request: Request<Incoming>| {
         serving.set(true);
         request.extensions_mut().insert(ClientAddr(peer));
+        request.extensions_mut().insert(Arc::clone(&visit));
         let answering = api.clone().call(request);
         let serving = serving.clone();
         async move {

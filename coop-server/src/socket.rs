@@ -19,7 +19,7 @@ pub(crate) use pulse::Pulse;
 use crate::api::{House, bearer};
 use crate::call::parameter;
 use crate::dialect::{Dialect, offered, v1};
-use crate::limits::NoSeat;
+use crate::limits::{NoSeat, Visit};
 use crate::patient::Patient;
 use crate::reply::{Body, Failure, whole};
 use bytes::Bytes;
@@ -70,7 +70,8 @@ pub(crate) async fn open(
         return Err(Failure::new(StatusCode::NOT_IMPLEMENTED, "unavailable", detail));
     }
     // In a box: what a task keeps, it keeps for as long as there is a socket.
-    let seat = Box::new(house.seats.take(user.id(), address).map_err(no_seat)?);
+    let seat = house.seats.take(user.id(), address).map_err(no_seat)?;
+    let held = Box::new((seat, request.extensions().get::<Arc<Visit>>().cloned()));
     let refused = |_| Failure::bad_request("Not a WebSocket handshake");
     let (mut response, upgrade) = fastwebsockets::upgrade::upgrade(request).map_err(refused)?;
     if let Some(name) = dialect.subprotocol() {
@@ -87,7 +88,7 @@ pub(crate) async fn open(
                 .await;
         }
         // Held as long as there was a socket, or might have been one.
-        drop(seat);
+        drop(held);
     });
     Ok(response.map(|_| whole(Bytes::new())))
 }

@@ -46,7 +46,8 @@ pub async fn connect(address: &str) -> Result<Arc<dyn Store>> {
     connect_with(address, Duration::from_secs(3)).await
 }
 
-/// The same, with how long a read may wait for a free connection instead of 3 s.
+/// The same, with how long a read may wait for a free connection, and anything for a file that another program holds, instead
+/// of 3 s.
 ///
 /// # Errors
 /// As [`connect`].
@@ -58,6 +59,7 @@ pub async fn connect_with(address: &str, pool_wait: Duration) -> Result<Arc<dyn 
         Address::File(path) => {
             let options = SqliteOptions {
                 pool_wait,
+                busy_timeout: pool_wait,
                 ..SqliteOptions::default()
             };
             Ok(Arc::new(SqliteStore::open_with(path, options).await?))

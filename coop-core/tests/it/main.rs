@@ -5,6 +5,7 @@ mod archives;
 mod asks;
 mod bad_input;
 mod buses;
+mod clocks;
 mod closing;
 mod excess;
 mod faults;

@@ -12,11 +12,15 @@ use coop_core::store::memory::MemoryStore;
 use coop_core::{BusState, Engine, EngineBuilder, ErrorKind};
 use coop_server::{Api, ApiBuilder, Limits, Secret, serve as run};
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
+
+/// How many connections may wait to be accepted. The system may allow fewer.
+const BACKLOG: u32 = 1_024;
 
 /// Serves until a signal asks it to end.
 pub(super) async fn serve(config: &Config) -> Result<(), Fault> {
@@ -26,7 +30,7 @@ pub(super) async fn serve(config: &Config) -> Result<(), Fault> {
     // Before anything is opened or made.
     let given = try_out(config).await?;
     let cannot = |error| Fault::Listen(format!("cannot listen on {}: {error}", config.listen));
-    let listener = TcpListener::bind(config.listen).await.map_err(cannot)?;
+    let listener = listen(config.listen).map_err(cannot)?;
     let address = listener.local_addr().map_err(cannot)?;
     let engine = engine(config, with_bus(config, open(&config.database, &config.limits).await?)?).await?;
     let secret = config.secret().map_err(Fault::Usage)?;
@@ -76,6 +80,19 @@ async fn try_out(config: &Config) -> Result<bool, Fault> {
     api.build().map_err(|error| Fault::Usage(error.to_string()))?;
     engine.close(Duration::ZERO).await;
     Ok(is_given)
+}
+
+/// A listener on which many may wait: after a restart everybody comes back at once, and before the database is open.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // Elsewhere it means that somebody else may take the port.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 async fn open(database: &Database, limits: &Limits) -> Result<EngineBuilder, Fault> {

@@ -37,7 +37,7 @@ impl Proxies {
         blocks.into_iter().map(read).collect::<Result<_, _>>().map(Self)
     }
 
-    fn trust(&self, address: IpAddr) -> bool {
+    pub(super) fn trust(&self, address: IpAddr) -> bool {
         let bits = bits(address);
         self.0.iter().any(|block| same(bits, block.bits, block.prefix))
     }
@@ -100,7 +100,8 @@ fn claimed(text: &str) -> Option<IpAddr> {
     bare.parse().ok().or_else(with_port)
 }
 
-fn counted(address: IpAddr) -> IpAddr {
+/// What is counted of an address: for IPv6 its /64, of which whoever has one has all.
+pub(super) fn counted(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
         address => address,

@@ -116,8 +116,8 @@ pub(super) fn one_less<K: Ord>(counts: &mut BTreeMap<K, u32>, whose: &K) {
     }
 }
 
-/// How many files may be open for sockets.
-fn files(spare: u32) -> u32 {
+/// How many files may be open for connections.
+pub(super) fn files(spare: u32) -> u32 {
     #[cfg(unix)]
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     #[cfg(not(unix))]

@@ -1,6 +1,7 @@
 //! The server from outside: real sockets, real HTTP, an engine whose bot writes what the test tells it.
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
+mod attacks;
 mod bad_input;
 mod binary;
 mod cli;
