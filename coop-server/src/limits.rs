@@ -130,7 +130,7 @@ table! {
     searches_per_user: Rate = Rate::new(2, seconds(1), 10), off Rate::OFF;
     /// Rooms made by one user.
     new_rooms_per_user: Rate = Rate::new(1, seconds(10), 10), off Rate::OFF;
-    /// Messages, and changes of them, by one user over HTTP.
+    /// Messages, and changes of them, by one user: whoever comes back on another socket begins no new allowance.
     messages_per_user: Rate = Rate::new(10, seconds(1), 30), off Rate::OFF;
     /// For each kind of rate, how many users, accounts or addresses are remembered: those seen last.
     remembered: u32 = 10_000;
@@ -145,6 +145,8 @@ table! {
     errors_per_socket: Rate = Rate::new(20, seconds(60), 20), off Rate::OFF;
     /// How often typing is passed on, for each room.
     typing_every: Duration = seconds(1);
+    /// Sockets and event streams that one user opens.
+    openings_per_user: Rate = Rate::new(1, seconds(1), 30), off Rate::OFF;
     /// Sockets of one user.
     sockets_per_user: u32 = 20, off u32::MAX;
     /// Sockets from one address; for IPv6 from one /64.

@@ -19,7 +19,7 @@ pub(crate) use pulse::Pulse;
 use crate::api::{House, bearer};
 use crate::call::parameter;
 use crate::dialect::{Dialect, offered, v1};
-use crate::limits::{NoSeat, Visit};
+use crate::limits::{NoSeat, Toll, Visit};
 use crate::patient::Patient;
 use crate::reply::{Body, Failure, whole};
 use bytes::Bytes;
@@ -70,6 +70,7 @@ pub(crate) async fn open(
         return Err(Failure::new(StatusCode::NOT_IMPLEMENTED, "unavailable", detail));
     }
     // In a box: what a task keeps, it keeps for as long as there is a socket.
+    house.tolls.pay(Toll::Opening, Some(user.id()), None)?;
     let seat = house.seats.take(user.id(), address).map_err(no_seat)?;
     let held = Box::new((seat, request.extensions().get::<Arc<Visit>>().cloned()));
     let refused = |_| Failure::bad_request("Not a WebSocket handshake");

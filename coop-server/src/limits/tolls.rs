@@ -33,6 +33,8 @@ pub(crate) enum Toll {
     NewRoom,
     /// One message by the user, or one change.
     Message,
+    /// One socket or stream of events that the user opens.
+    Opening,
 }
 
 /// All allowances that outlive a connection.
@@ -46,6 +48,7 @@ pub(crate) struct Tolls {
     searches: Buckets<UserId>,
     rooms: Buckets<UserId>,
     messages: Buckets<UserId>,
+    openings: Buckets<UserId>,
     asks: Buckets<UserId>,
     asks_in_flight: u32,
     /// Answers that are owed. Bounded by the turns there are.
@@ -74,6 +77,7 @@ impl Tolls {
             searches: buckets(limits.searches_per_user, limits),
             rooms: buckets(limits.new_rooms_per_user, limits),
             messages: buckets(limits.messages_per_user, limits),
+            openings: buckets(limits.openings_per_user, limits),
             asks: buckets(limits.asks_per_user, limits),
             asks_in_flight: limits.asks_in_flight,
             in_flight: Mutex::default(),
@@ -110,6 +114,7 @@ impl Tolls {
                 "too many new rooms; try again later",
             ),
             Toll::Message => (of_user(&self.messages), "messages_per_user", "too many messages"),
+            Toll::Opening => (of_user(&self.openings), "openings_per_user", "you connect too often"),
         };
         paid.map_err(|after| limited(limit, words, after))
     }

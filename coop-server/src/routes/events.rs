@@ -6,7 +6,7 @@
 use super::rooms::room;
 use crate::call::Call;
 use crate::dialect::v1::event_json;
-use crate::limits::Seat;
+use crate::limits::{Seat, Toll};
 use crate::reply::{Answer, Failure, Reply};
 use crate::socket::no_seat;
 use bytes::Bytes;
@@ -28,6 +28,7 @@ const RETRY: &str = "retry: 1000\n\n";
 pub(crate) async fn stream(call: Call, user: User) -> Answer {
     let room = room(&call, &user).await?;
     let position = position(&call, &room).await?;
+    call.house.tolls.pay(Toll::Opening, Some(user.id()), None)?;
     let seat = call.house.seats.take(user.id(), call.address).map_err(no_seat)?;
     let watch = Watch::default();
     let ended = watch.0.clone();

@@ -3,7 +3,7 @@
 use super::connection::{BUFFER, Connection, Ending};
 use crate::dialect::{Asked, Command, Farewell, Malformed, Ref, too_many};
 use crate::frame::{self, Decoder, Incoming};
-use crate::limits::Bucket;
+use crate::limits::{Bucket, Toll};
 use crate::meters::Meters;
 use bytes::Bytes;
 use coop_core::Error;
@@ -82,25 +82,24 @@ impl Connection {
     /// Takes a frame up, if the client has not sent too many.
     fn heed(&self, frame: Result<Option<Asked>, Malformed>) -> Result<(), Ending> {
         let limits = &self.house.limits;
-        let (allowed, limit, words) = match frame.as_ref().map(|asked| asked.as_ref().map(|asked| &asked.command)) {
-            Ok(Some(Command::Leave(_))) => (Ok(()), "", ""),
+        let allowed = match frame.as_ref().map(|asked| asked.as_ref().map(|asked| &asked.command)) {
+            Ok(Some(Command::Leave(_))) => Ok(()),
             // What does nothing the second time costs nothing.
-            Ok(Some(Command::Join(..))) if self.dialect.joins_once() => (Ok(()), "", ""),
-            Ok(Some(Command::Send(..) | Command::Edit(..) | Command::Delete(..) | Command::Retry(..))) => (
-                self.rates().messages.take(&limits.messages_per_socket),
-                "messages_per_socket",
-                "too many messages",
-            ),
-            _ => (
-                self.rates().frames.take(&limits.frames_per_socket),
-                "frames_per_socket",
-                "too many frames",
-            ),
+            Ok(Some(Command::Join(..))) if self.dialect.joins_once() => Ok(()),
+            Ok(Some(Command::Send(..) | Command::Edit(..) | Command::Delete(..) | Command::Retry(..))) => {
+                let here = self.rates().messages.take(&limits.messages_per_socket);
+                here.map_err(|after| too_many("messages_per_socket", "too many messages", after))
+                    .and_then(|()| self.house.tolls.pay(Toll::Message, Some(self.user), None))
+            }
+            _ => {
+                let here = self.rates().frames.take(&limits.frames_per_socket);
+                here.map_err(|after| too_many("frames_per_socket", "too many frames", after))
+            }
         };
         match (allowed, frame) {
-            (Err(after), frame) => {
+            (Err(error), frame) => {
                 let by = frame.map_or_else(|malformed| malformed.by, |asked| asked?.by);
-                self.refuse(by.as_ref(), &too_many(limit, words, after))
+                self.refuse(by.as_ref(), &error)
             }
             (Ok(()), Ok(Some(asked))) => {
                 self.put(asked);

@@ -327,6 +327,42 @@ async fn a_socket_says_only_so_much_at_a_time() {
     assert_eq!(http.contents(&alice, room).await, said);
 }
 
+/// An allowance is a person's, whatever they open anew to get another.
+#[tokio::test]
+async fn who_comes_back_on_another_socket_has_no_new_allowance() {
+    let server = Server::limited(|limits| {
+        limits.messages_per_user = only(4);
+        limits.openings_per_user = only(3);
+    })
+    .await;
+    let (http, alice) = (server.http(), server.person("alice").await);
+    let room = http.group(&alice, "lab", &[]).await;
+    for number in 0..2 {
+        let mut socket = server.socket(&alice).await;
+        socket.say(room, &number.to_string()).await;
+        socket.of_type("message").await;
+    }
+    let path = format!("/api/rooms/{room}/messages");
+    assert_eq!(http.post(&alice, &path, json!({ "text": "2" })).await.status, 200);
+    let mut last = server.socket(&alice).await;
+    for number in 3..5 {
+        last.say(room, &number.to_string()).await;
+    }
+    let (words, after) = refusal(&mut last).await;
+    assert_eq!((words.as_str(), after), ("too many messages", Some(3_600)));
+    assert_eq!(http.post(&alice, &path, json!({ "text": "4" })).await.status, 429);
+    assert_eq!(http.contents(&alice, room).await, ["0", "1", "2", "3"]);
+
+    let Err(refused) = try_socket(&server, &alice).await else {
+        panic!("a fourth opening");
+    };
+    check_failure(&refused, 429, "you connect too often");
+    let events = http.get(&alice, &format!("/api/rooms/{room}/events")).await;
+    check_failure(&events, 429, "you connect too often");
+    let bob = server.person("bob").await;
+    assert!(try_socket(&server, &bob).await.is_ok(), "others are not to blame");
+}
+
 #[tokio::test]
 async fn joining_and_leaving_is_never_refused_whatever_else_is() {
     let server = Server::limited(|limits| {

@@ -137,6 +137,11 @@ pub(super) async fn search_takes_characters_as_they_are<S: Store>(store: &S) {
     assert_eq!(names("anna", 2, nobody).await, ["anna", "hannah"]);
     assert_eq!(names("anna", 10, ids[1]).await, ["hannah", "joanna"]);
     assert_eq!(names("%", 10, nobody).await, ["100%"]);
+    assert_eq!(
+        names("example.org", 10, nobody).await,
+        [""; 0],
+        "addresses are nobody's to find"
+    );
     assert_eq!(names("_", 10, nobody).await, ["zoe_1"]);
     assert_eq!(names("\\", 10, nobody).await, ["a\\b"]);
     assert_eq!(names("änn", 10, nobody).await, ["änna"]);
