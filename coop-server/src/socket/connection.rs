@@ -499,7 +499,7 @@ impl Connection {
         }
     }
 
-    /// Sends the last frame and waits, but not long, until the client has closed too: closing first could destroy what
+    /// Sends the last frame and waits, but not long nor for much, until the client has closed too: closing first could destroy what
     /// it has not read yet.
     async fn say_goodbye(&self, ending: &Ending) {
         let Some(last_frames) = ending.last_frames(&self.dialect) else {
@@ -514,14 +514,18 @@ impl Connection {
             if matches!(ending, Ending::Closed(_)) {
                 return Ok(());
             }
+            // One that goes on sending would cost as much as if it were served.
+            let mut left = self.house.limits.message_bytes;
             loop {
                 self.socket.readable().await.map_err(|_| Ending::Lost)?;
                 let read = BUFFER.with_borrow_mut(|buffer| self.socket.try_read(buffer));
                 match read {
                     Ok(0) => return Ok(()),
-                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(Ending::Lost),
-                    _ => tokio::task::consume_budget().await,
+                    Ok(length) => left = left.checked_sub(length).ok_or(Ending::Lost)?,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => return Err(Ending::Lost),
                 }
+                tokio::task::consume_budget().await;
             }
         };
         let said = timeout(GOODBYE, last).await;

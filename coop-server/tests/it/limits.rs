@@ -420,6 +420,25 @@ async fn who_goes_on_with_what_is_refused_is_sent_away() {
     assert_eq!(a.close_code().await, Some(1008));
 }
 
+/// To be sent away is no way to have the server read without end.
+#[tokio::test]
+async fn who_is_sent_away_and_goes_on_is_not_listened_to() {
+    let server = Server::limited(|limits| limits.errors_per_socket = only(3)).await;
+    let alice = server.person("alice").await;
+    let mut stream = raw(&server, &alice).await;
+    // An empty text, masked with zeros, is no command.
+    let nonsense = [0x81, 0x80, 0, 0, 0, 0].repeat(10_000);
+    let mut sent = 0;
+    let until_closed = async {
+        while stream.write_all(&nonsense).await.is_ok() {
+            sent += nonsense.len();
+        }
+    };
+    timeout(PATIENCE, until_closed).await.expect("it is never closed");
+    // What the system has room for, and not a second's worth.
+    assert!(sent < 32 << 20, "it took {sent} bytes");
+}
+
 #[tokio::test]
 async fn typing_is_passed_on_as_often_as_is_set() {
     let server = Server::limited(|limits| limits.typing_every = HOUR).await;
