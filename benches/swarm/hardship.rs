@@ -179,6 +179,11 @@ pub(crate) async fn soak(quick: bool, minutes: f64, report: &mut Report) -> Anyt
     let at = |part: &[(f64, f64)]| part.last().map_or(f64::NAN, |(_, bytes)| *bytes);
     let things = done.load(Ordering::Relaxed) as f64;
     report.tell("soak", "things done", "", &one(things), None);
+    let tenths = memory.iter().chain(&half).skip(19).step_by(20);
+    let tenths: Vec<_> = tenths
+        .map(|(_, bytes)| format!("{:.1}", bytes / f64::from(1 << 20)))
+        .collect();
+    println!("  memory after each tenth of the time, in MiB: {}", tenths.join(" "));
     report.tell("soak", "memory after half of the time", "MiB", &mib(at(&memory)), None);
     report.tell("soak", "memory at the end", "MiB", &mib(at(&half)), None);
     report.tell("soak", "growth in the second half, a minute", "MiB", &mib(growth), None);
