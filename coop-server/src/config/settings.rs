@@ -50,7 +50,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
     Setting { key: "port_file", flag: Some("port-file"), value: "FILE",
         otherwise: "none", words: "Write the port to this file once the server is ready", ..NOTHING },
     Setting { key: "database", flag: Some("database"), variable: Some("COOP_DATABASE_URL"), value: "URL",
-        default: Some("sqlite:coop.db"), words: "sqlite:FILE or sqlite::memory:", ..NOTHING },
+        default: Some("sqlite:coop.db"), words: "sqlite:FILE, sqlite::memory: or postgres://USER@HOST/NAME", ..NOTHING },
     Setting { key: "redis", flag: Some("redis"), variable: Some("COOP_REDIS_URL"), value: "URL", otherwise: "none: one server, or others that are \
         seen within 2 s", words: "The Redis through which servers on one PostgreSQL database hear of each other at once", ..NOTHING },
     Setting { key: "jwt_secret_file", variable: Some("COOP_JWT_SECRET_FILE"), value: "FILE",
