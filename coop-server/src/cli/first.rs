@@ -22,7 +22,7 @@ use std::time::Duration;
 
 /// Who the bot was, as a user.
 const BOT_USER: &str = "gemini-ai";
-/// Where the addresses of such users were.
+/// Where its address was.
 const BOT_HOST: &str = "@system.bot";
 /// How bots were asked.
 const ASK: &str = "/bot ";
@@ -112,10 +112,14 @@ impl People {
             names: HashMap::new(),
             bots: HashMap::new(),
         };
+        // By both: anybody could have had the one or the other, and would speak as a bot now.
         let is_bot =
-            |user: &User| user.name == BOT_USER || user.email.as_ref().is_some_and(|email| email.ends_with(BOT_HOST));
+            |user: &User| user.name == BOT_USER && user.email.as_ref().is_some_and(|email| email.ends_with(BOT_HOST));
         let (was_bot, users): (Vec<_>, Vec<_>) = users.into_iter().partition(is_bot);
-        people.bots = was_bot.into_iter().map(|user| (user.id, user.name)).collect();
+        for user in was_bot {
+            told.changed(format!("user {} {:?}: is the bot {BOT} here", user.id, user.name));
+            people.bots.insert(user.id, user.name);
+        }
 
         let mut naming = Naming::new(bots);
         for user in &users {

@@ -36,7 +36,7 @@ async fn fill(url: &str, tables: [String; 4]) {
     let mut old = AnyConnection::connect(url).await.unwrap();
     let users = format!(
         "INSERT INTO users VALUES (1, 'anna', 'Anna@Example.org', '{BCRYPT}', '2026-01-02 03:04:05.678901'), (2, 'Ben B.', \
-         'ben@example.org', '{ARGON2}', '2026-01-02 04:00:00'), (3, 'gemini-ai', 'gemini@system.bot', 'x', '2026-01-03 \
+         'ben@system.bot', '{ARGON2}', '2026-01-02 04:00:00'), (3, 'gemini-ai', 'gemini@system.bot', 'x', '2026-01-03 \
          00:00:00'), (5, 'Anna', 'anna@example.org', 'plain', '2026-01-04 00:00:00'), (7, 'mock', 'no address', '{BCRYPT}', \
          '2026-01-05 00:00:00')"
     );
@@ -98,6 +98,7 @@ async fn comes_over(folder: &Path, from: &str) {
     assert_eq!(
         told,
         [
+            "user 3 \"gemini-ai\": is the bot gemini here",
             "user 2 \"Ben B.\": is called ben_b. here",
             "user 5 \"Anna\": is called anna-2 here",
             "user 5 \"Anna\": has no address here: the address is somebody else's already",
