@@ -23,7 +23,7 @@ impl Bounds {
         page: 1_000,
     };
 
-    /// The same, where something is above its ceiling or nothing that.
+    /// The nearest that can be: nothing above its ceiling, and nothing zero.
     pub(crate) fn within(self) -> Self {
         let Self {
             text_bytes,

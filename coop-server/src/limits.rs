@@ -221,7 +221,7 @@ impl Limits {
         let mut bounds = Bounds::default();
         bounds.text_bytes = self.text_bytes;
         bounds.room_members = self.room_members;
-        bounds.room_name_chars = chars(self.room_name_chars);
+        bounds.room_name_chars = count(self.room_name_chars);
         bounds.page = self.page;
         bounds
     }
@@ -239,17 +239,17 @@ impl Limits {
             value: self.hash_memory.written(),
             wanted: "8 KiB or more for each of hash_lanes",
         })?;
-        hashing.rules.min_chars = chars(self.password_min_chars);
-        hashing.rules.max_chars = chars(self.password_chars);
+        hashing.rules.min_chars = count(self.password_min_chars);
+        hashing.rules.max_chars = count(self.password_chars);
         hashing.rules.max_bytes = self.password_bytes;
-        hashing.waiting = chars(self.hashes_waiting);
+        hashing.waiting = count(self.hashes_waiting);
         hashing.patience = self.hash_timeout;
         Ok(hashing)
     }
 }
 
-fn chars(count: u32) -> usize {
-    usize::try_from(count).unwrap_or(usize::MAX)
+fn count(figure: u32) -> usize {
+    usize::try_from(figure).unwrap_or(usize::MAX)
 }
 
 fn read<T: Figure>(name: &'static str, value: &str) -> Result<T, LimitError> {

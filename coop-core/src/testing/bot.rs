@@ -5,7 +5,7 @@
 
 use crate::bot::{Bot, BotError, BotErrorKind, BotProfile, ReplyWriter, Sink, Turn};
 use crate::model::{Context, ContextTurn, Finish, MessageVersion, Side, Usage};
-use crate::names::check_handle;
+use crate::names::{check_display_name, check_handle};
 use futures::FutureExt;
 use futures::future::join_all;
 use std::fmt;
@@ -208,10 +208,12 @@ impl Subject {
         if let Err(why) = check_handle(&profile.handle) {
             panic!("the handle {:?} is not one: {why}", profile.handle);
         }
-        for (what, words) in [("name", &profile.name), ("line about it", &profile.about)] {
-            assert!(!words.trim().is_empty(), "the profile has no {what}");
-            assert!(!words.contains(char::is_control), "its {what} has control characters");
+        if let Err(why) = check_display_name(&profile.name) {
+            panic!("the name {:?} is not one: {why}", profile.name);
         }
+        let about = &profile.about;
+        assert!(!about.trim().is_empty(), "the profile has no line about it");
+        assert!(!about.contains(char::is_control), "its line has control characters");
         assert!(profile.limits.text_bytes > 0, "no text is allowed");
         assert!(profile.limits.time > Duration::ZERO, "no time is allowed");
         assert!(profile.context.tokens > 0, "no context is allowed");

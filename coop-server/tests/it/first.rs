@@ -49,14 +49,14 @@ async fn fill(url: &str, tables: [String; 4]) {
         "INSERT INTO chat_participants VALUES (1, 1, 1, '2026-02-01 00:00:00', '2026-02-01 10:00:01'), (2, 1, 2, '2026-02-01 \
          00:00:00', NULL), (3, 1, 3, '2026-02-01 00:00:00', NULL), (4, 2, 2, '2026-02-02 00:00:00', '2026-02-02 00:00:09'), \
          (5, 6, 7, '2026-02-04 00:00:00', NULL), (6, 6, 5, '2026-02-04 00:00:01', NULL), (7, 77, 5, '2026-02-04 00:00:01', \
-         NULL)"
+         NULL), (8, NULL, 5, NULL, NULL)"
             .to_owned(),
         // Not in the order of their ids.
         "INSERT INTO messages VALUES (10, 1, 1, 'Hello', FALSE, '2026-02-01 10:00:00.250'), (12, 1, 2, '/bot what is new? ', \
          FALSE, '2026-02-01 10:00:02'), (13, 1, 3, 'Nothing.', TRUE, '2026-02-01 10:00:03'), (11, 1, 99, 'I am leaving', \
          FALSE, '2026-02-01 10:00:01'), (20, 2, NULL, 'Hello! I am your AI assistant.', TRUE, '2026-02-02 00:00:00'), (21, 2, \
          2, 'thanks', FALSE, '2026-02-02 00:00:05'), (30, 4, 99, 'alone', FALSE, '2026-02-03 00:00:00'), (31, 5, 1, 'no room', \
-         FALSE, '2026-02-03 00:00:00'), (32, 6, 5, 'ours now', FALSE, '2026-02-04 00:00:02')"
+         FALSE, '2026-02-03 00:00:00'), (33, NULL, 1, 'nowhere', FALSE, '2026-02-03 00:00:00'), (32, 6, 5, 'ours now', FALSE, '2026-02-04 00:00:02')"
             .to_owned(),
     ]);
     for statement in statements {
@@ -108,6 +108,7 @@ async fn comes_over(folder: &Path, from: &str) {
             "chat 4 \"Deserted\": is left out with 1 messages, because nobody is in it",
             "chat 6 \"Orphaned\": is mock-2's here, because its owner is gone",
             "chat 9 \"Quiet\": anna owned it, and is a member here",
+            "chat 0: is not there, but had 1 messages; they are left out",
             "chat 5: is not there, but had 1 messages; they are left out",
             "4 users, 4 rooms, 7 messages.",
         ]

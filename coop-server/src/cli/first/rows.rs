@@ -169,8 +169,8 @@ impl Tables {
         let rows = self.rows(query).map(|row| {
             let row = row?;
             Ok(Participant {
-                chat: get(&row, 0)?,
-                user: get(&row, 1)?,
+                chat: nobody_if_none(&row, 0)?,
+                user: nobody_if_none(&row, 1)?,
                 joined_at: moment(&row, 2)?,
                 last_read_at: moment(&row, 3)?,
             })
@@ -184,7 +184,7 @@ impl Tables {
         let rows = self.rows(query).map(|row| {
             let row = row?;
             Ok(Message {
-                chat: get(&row, 0)?,
+                chat: nobody_if_none(&row, 0)?,
                 user: get(&row, 1)?,
                 content: get::<Option<_>>(&row, 2)?.unwrap_or_default(),
                 is_bot: get::<Option<i64>>(&row, 3)?.unwrap_or(0) != 0,
@@ -270,6 +270,11 @@ impl Dialect {
 
 fn get<'r, T: sqlx::Decode<'r, sqlx::Any> + sqlx::Type<sqlx::Any>>(row: &'r AnyRow, at: usize) -> Result<T, String> {
     row.try_get(at).map_err(|error| error.to_string())
+}
+
+/// An id, or one that nothing has: what was deleted may have left rows that point nowhere.
+fn nobody_if_none(row: &AnyRow, at: usize) -> Result<i64, String> {
+    Ok(get::<Option<i64>>(row, at)?.unwrap_or_default())
 }
 
 fn moment(row: &AnyRow, at: usize) -> Result<Option<Timestamp>, String> {
