@@ -9,6 +9,7 @@
 
 mod ahead;
 pub(crate) mod fanout;
+mod gathering;
 mod reader;
 mod tape;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use crate::mutant::{Mutant, removed};
 use crate::sync::lock;
 use ::metrics::Counter;
 use ahead::Ahead;
+use gathering::Gathering;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -39,10 +41,11 @@ const MAX_HINTS: usize = 64;
 /// How a live room gathers and keeps what its readers get.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// In a busy room events gather this long before they are offered; the first after quiet goes at once. 5 ms by
-    /// default.
+    /// In a busy room events gather this long before they are offered; the first after quiet goes at once, and where
+    /// waiting brings nothing more, so do most others. Behind an offer that takes long they gather for longer, five
+    /// times this at most. 5 ms by default.
     pub events: Duration,
-    /// The same for deltas, to readers without an encoder that says otherwise. 25 ms by default.
+    /// The same for deltas, to readers without an encoder that says otherwise; 1.6 times this at most. 25 ms by default.
     pub deltas: Duration,
     /// The most entries that are kept for readers which are behind; older ones they get from the store. 1,024 by
     /// default.
@@ -116,10 +119,8 @@ struct Group {
     offered: Cursor,
     /// Copied on write, so that a delivery holds no lock while it walks them.
     readers: Arc<Vec<Registered>>,
-    /// When the last offer was made; `None` before the first.
-    last: Option<Instant>,
-    events_wait: bool,
-    deltas_wait: bool,
+    /// What waits for them.
+    gathering: Gathering,
 }
 
 #[derive(Clone)]
@@ -203,11 +204,7 @@ impl LiveRoom {
     /// Lets go of the queue of a room that has become quiet. A reader that still needs it turns to the store.
     pub(crate) fn quiet(&self) {
         let mut state = lock(&self.state);
-        if state
-            .groups
-            .iter()
-            .all(|group| !group.events_wait && !group.deltas_wait)
-        {
+        if state.groups.iter().all(|group| group.gathering.is_empty()) {
             state.queue = VecDeque::new();
             state.bytes = 0;
             state.base_seq = state.seq;
@@ -247,6 +244,13 @@ impl LiveRoom {
                 _ => {}
             }
             state.push(Arc::clone(event), None, false);
+        }
+        if !events.is_empty() {
+            let now = Instant::now();
+            state
+                .groups
+                .iter_mut()
+                .for_each(|group| group.gathering.events_came(now));
         }
         if events
             .iter()
@@ -360,7 +364,7 @@ impl LiveRoom {
         let mut state = lock(&self.state);
         let mut news = false;
         for group in state.groups.iter_mut().filter(|group| group.level == Level::Full) {
-            news |= !std::mem::replace(&mut group.deltas_wait, true);
+            news |= group.gathering.deltas_came();
         }
         if news {
             self.kick(&mut state);
@@ -393,7 +397,10 @@ impl LiveRoom {
             groups.map(|group| Arc::clone(&group.readers)).collect()
         };
         for readers in told {
-            fanout::each(&readers, |registered| registered.reader.hint(hint, frames)).await;
+            fanout::each(&readers, |registered| {
+                registered.reader.hints(std::slice::from_ref(hint), frames)
+            })
+            .await;
         }
     }
 
@@ -522,7 +529,7 @@ impl LiveRoom {
 
     /// What a new reader has made entries of waits for the others: whoever wrote it finds that out and does not kick.
     fn kick_if_waiting(self: &Arc<Self>, state: &mut State) {
-        if state.groups.iter().any(|group| group.events_wait || group.deltas_wait) {
+        if state.groups.iter().any(|group| !group.gathering.is_empty()) {
             self.kick(state);
         }
     }
@@ -558,15 +565,12 @@ impl State {
                     seq: self.seq,
                 };
                 let readers = Arc::default();
-                let (events_wait, deltas_wait) = (false, false);
                 self.groups.push(Group {
                     level,
                     encoder,
                     offered,
                     readers,
-                    last: None,
-                    events_wait,
-                    deltas_wait,
+                    gathering: Gathering::default(),
                 });
                 self.groups.len() - 1
             }
@@ -594,7 +598,9 @@ impl State {
         let tape = Arc::clone(tape);
         if self.take_ahead(&tape) {
             let full = self.groups.iter_mut().filter(|group| group.level == Level::Full);
-            full.for_each(|group| group.deltas_wait = true);
+            for group in full {
+                group.gathering.deltas_came();
+            }
         }
     }
 
@@ -612,11 +618,9 @@ impl State {
         if let Some(seq) = event.seq() {
             self.seq = seq;
         }
-        for group in &mut self.groups {
-            if tape.is_none() {
-                group.events_wait = true;
-            } else if group.level == Level::Full {
-                group.deltas_wait = true;
+        if tape.is_some() {
+            for group in self.groups.iter_mut().filter(|group| group.level == Level::Full) {
+                group.gathering.deltas_came();
             }
         }
         let entry = Entry {

@@ -524,16 +524,18 @@ impl Reader for Mailbox {
         self.leave(|state| state.rooms.offer(offer));
     }
 
-    fn hint(&self, hint: &Hint, _frames: &Frames) {
+    fn hints(&self, hints: &[Hint], _frames: &Frames) {
         self.leave(|state| {
-            if !state.rooms.has(hint.room) {
+            if !hints.first().is_some_and(|hint| state.rooms.has(hint.room)) {
                 return false;
             }
-            let hints = &mut state.rest().hints;
-            if hints.len() >= HINTS {
-                hints.pop_front();
+            let waiting = &mut state.rest().hints;
+            for hint in hints {
+                if waiting.len() >= HINTS {
+                    waiting.pop_front();
+                }
+                waiting.push_back(hint.clone());
             }
-            hints.push_back(hint.clone());
             true
         });
     }

@@ -5,7 +5,7 @@
 //! that would cost more than it does.
 
 use super::{Cursor, Encoder, Entry, Frames, Group, Level, LiveRoom, Offer, Pace, ReaderId, Registered, State};
-use crate::event::{Event, Hint};
+use crate::event::{Event, Hint, HintKind};
 use crate::sync::lock;
 use futures::FutureExt;
 use std::sync::Arc;
@@ -121,7 +121,7 @@ impl LiveRoom {
         if state
             .groups
             .iter()
-            .any(|group| group.deltas_wait && due(group).is_some_and(|due| due <= now))
+            .any(|group| group.gathering.has_deltas() && due(group).is_some_and(|due| due <= now))
         {
             state.publish_all(self.id);
         }
@@ -137,7 +137,7 @@ impl LiveRoom {
         }
         for index in 0..state.groups.len() {
             if due(&state.groups[index]).is_some_and(|due| due <= now) {
-                deliveries.push(state.take_due(index, now));
+                deliveries.push(state.take_due(index, now, pace));
             }
         }
         if !deliveries.is_empty() {
@@ -155,7 +155,7 @@ impl LiveRoom {
 
 impl State {
     /// Takes what waits for a group and moves its mark to the head.
-    fn take_due(&mut self, index: usize, now: Instant) -> Delivery {
+    fn take_due(&mut self, index: usize, now: Instant, pace: Pace) -> Delivery {
         let group = &self.groups[index];
         let from = group.offered;
         let to = Cursor {
@@ -191,9 +191,7 @@ impl State {
         };
         let group = &mut self.groups[index];
         group.offered = to;
-        group.last = Some(now);
-        group.events_wait = false;
-        group.deltas_wait = false;
+        group.gathering.offer(now, pace.events);
         group.delivery(what)
     }
 }
@@ -201,17 +199,9 @@ impl State {
 impl Group {
     /// When this group's readers should be offered what waits for them.
     fn due(&self, now: Instant, pace: Pace) -> Option<Instant> {
-        let wait = if self.events_wait {
-            pace.events
-        } else if self.deltas_wait {
-            self.encoder
-                .as_ref()
-                .map_or(pace.deltas, |encoder| encoder.delta_interval())
-        } else {
-            return None;
-        };
-        // After quiet this moment has long passed, and before the first offer it is now.
-        Some(self.last.map_or(now, |last| last + wait))
+        let deltas = |encoder: &Arc<dyn Encoder>| encoder.delta_interval();
+        let deltas = self.encoder.as_ref().map_or(pace.deltas, deltas);
+        self.gathering.due(now, pace.events, deltas)
     }
 
     fn delivery(&self, what: What) -> Delivery {
@@ -230,7 +220,7 @@ impl Delivery {
         self.encoder.is_none() && self.readers.len() <= FEW
     }
 
-    async fn carry_out(self, room: &LiveRoom, frames: &mut Frames) {
+    async fn carry_out(mut self, room: &LiveRoom, frames: &mut Frames) {
         match self.what {
             What::Entries {
                 from,
@@ -252,7 +242,15 @@ impl Delivery {
                 };
                 let begun = Instant::now();
                 each(&self.readers, |registered| registered.reader.offer(&offer)).await;
-                room.meters.fanout.record(begun.elapsed());
+                let took = begun.elapsed();
+                room.meters.fanout.record(took);
+                if self.readers.len() > YIELD_EVERY {
+                    let mut state = lock(&room.state);
+                    let mut groups = state.groups.iter_mut();
+                    if let Some(group) = groups.find(|group| group.is(self.level, self.encoder.as_ref())) {
+                        group.gathering.offered(took);
+                    }
+                }
                 let is_delta = |event: &Arc<Event>| matches!(**event, Event::Delta { .. });
                 let all = entries.len().max(events.as_ref().map_or(0, |events| events.len()));
                 let deltas = match &events {
@@ -264,25 +262,47 @@ impl Delivery {
                 room.meters.deltas_offered.increment(offers(deltas));
             }
             What::Lost => each(&self.readers, |registered| registered.reader.behind(room.id)).await,
-            What::Hints(hints) => {
-                for (hint, except) in hints {
-                    frames.clear();
-                    if let Some(encoder) = &self.encoder {
-                        encoder.encode_hint(&hint, frames);
-                        if frames.is_empty() {
-                            continue;
-                        }
-                    }
-                    let frames = &*frames;
-                    each(&self.readers, |registered| {
-                        if Some(registered.id) != except {
-                            registered.reader.hint(&hint, frames);
-                        }
-                    })
-                    .await;
+            What::Hints(ref mut hints) => {
+                let hints = std::mem::take(hints);
+                let (reads, others): (Vec<_>, Vec<_>) = hints
+                    .into_iter()
+                    .partition(|(hint, _)| matches!(hint.what, HintKind::Read { .. }));
+                for hints in [reads, others] {
+                    self.pass_on(hints, frames).await;
                 }
             }
         }
+    }
+
+    /// Passes hints on, all in one write: when a thousand come at the same time, each hears of some dozens at once.
+    async fn pass_on(&self, hints: Vec<(Hint, Option<ReaderId>)>, frames: &mut Frames) {
+        let (hints, excepts): (Vec<_>, Vec<_>) = hints.into_iter().unzip();
+        if !self.encode_hints(hints.iter(), frames) {
+            return;
+        }
+        let frames = &*frames;
+        each(&self.readers, |registered| {
+            let own = Some(registered.id);
+            if !excepts.contains(&own) {
+                return registered.reader.hints(&hints, frames);
+            }
+            let of_others = hints.iter().zip(&excepts).filter(|(_, except)| **except != own);
+            let of_others: Vec<_> = of_others.map(|(hint, _)| hint.clone()).collect();
+            let mut frames = Frames::default();
+            if self.encode_hints(of_others.iter(), &mut frames) {
+                registered.reader.hints(&of_others, &frames);
+            }
+        })
+        .await;
+    }
+
+    /// Whether there is anything to be passed on.
+    fn encode_hints<'a>(&self, hints: impl ExactSizeIterator<Item = &'a Hint>, frames: &mut Frames) -> bool {
+        frames.clear();
+        let some = hints.len() > 0;
+        let Some(encoder) = &self.encoder else { return some };
+        hints.for_each(|hint| encoder.encode_hint(hint, frames));
+        !frames.is_empty()
     }
 }
 

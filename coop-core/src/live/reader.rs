@@ -209,8 +209,9 @@ pub trait Reader: Send + Sync + 'static {
     /// remembered and the reader's own task woken, which then pulls. A room it does not read any more is ignored.
     fn offer(&self, offer: &Offer<'_>);
 
-    /// Takes a hint if that is possible at once. `frames` is empty for readers without an encoder.
-    fn hint(&self, hint: &Hint, frames: &Frames);
+    /// Takes hints of one room if that is possible at once: all of them read marks, or none. `frames` is empty for readers
+    /// without an encoder, and holds the frames of all of them for others.
+    fn hints(&self, hints: &[Hint], frames: &Frames);
 
     /// Something in this room cannot be offered: as after an offer that could not be taken.
     fn behind(&self, room: RoomId);

@@ -14,7 +14,7 @@ impl Reader for Counting {
     fn offer(&self, _offer: &Offer<'_>) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
-    fn hint(&self, _hint: &Hint, _frames: &Frames) {}
+    fn hints(&self, _hints: &[Hint], _frames: &Frames) {}
     fn behind(&self, _room: RoomId) {}
     fn gone(&self, _room: RoomId, _reason: GoneReason, _by: Option<UserId>) {}
     fn gained(&self, _room: RoomId) {}

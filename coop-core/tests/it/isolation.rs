@@ -2,9 +2,9 @@
 
 use coop_core::live::{Encoder, Entry, Frames, Level, Offer, Reader};
 use coop_core::store::memory::MemoryStore;
-use coop_core::{Engine, Event, GoneReason, Hint, RoomId, UserId};
+use coop_core::{Engine, Event, GoneReason, Hint, HintKind, RoomId, Start, UserId};
 use futures::StreamExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
@@ -15,7 +15,7 @@ pub(crate) struct Defective;
 
 impl Reader for Defective {
     fn offer(&self, _offer: &Offer<'_>) {}
-    fn hint(&self, _hint: &Hint, _frames: &Frames) {}
+    fn hints(&self, _hints: &[Hint], _frames: &Frames) {}
     fn behind(&self, _room: RoomId) {}
     fn gone(&self, _room: RoomId, _reason: GoneReason, _by: Option<UserId>) {}
     fn gained(&self, _room: RoomId) {}
@@ -73,4 +73,63 @@ async fn a_busy_room_does_not_keep_the_others_of_its_reader_waiting() {
         }
     }
     panic!("the quiet room was never looked at");
+}
+
+/// Keeps what hints it is told of, by the names of who they are about.
+#[derive(Default)]
+struct Told(Mutex<Vec<(Vec<String>, Vec<u8>)>>);
+
+impl Reader for Told {
+    fn offer(&self, _offer: &Offer<'_>) {}
+    fn hints(&self, hints: &[Hint], frames: &Frames) {
+        let names = hints.iter().map(|hint| hint.name.clone()).collect();
+        self.0.lock().unwrap().push((names, frames.bytes.clone()));
+    }
+    fn behind(&self, _room: RoomId) {}
+    fn gone(&self, _room: RoomId, _reason: GoneReason, _by: Option<UserId>) {}
+    fn gained(&self, _room: RoomId) {}
+    fn closed(&self) {}
+}
+
+/// Encodes hints as names.
+struct Names;
+
+impl Encoder for Names {
+    fn delta_interval(&self) -> Duration {
+        Duration::ZERO
+    }
+    fn encode(&self, _level: Level, _entries: &[Entry], _frames: &mut Frames) {}
+    fn encode_hint(&self, hint: &Hint, frames: &mut Frames) {
+        frames.bytes.extend_from_slice(hint.name.as_bytes());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn hints_that_come_together_are_told_together_and_to_nobody_of_themselves() {
+    let engine = Engine::builder(MemoryStore::new()).build().await.unwrap();
+    let alice = engine.create_user("alice").await.unwrap();
+    let room = alice.create_room("lab").await.unwrap();
+    let (encoder, mut all): (Arc<dyn Encoder>, _) = (Arc::new(Names), Vec::new());
+    for name in ["bob", "carol", "dave"] {
+        let user = engine.create_user(name).await.unwrap();
+        room.invite(&user).await.unwrap();
+        let told = Arc::new(Told::default());
+        let attachment = user.attach(Arc::clone(&told) as Arc<dyn Reader>, Arc::clone(&encoder));
+        let (_, feed, _) = attachment.enter(room.id()).await.unwrap().expect("a member");
+        attachment.join(&feed, Start::Snapshot).await.unwrap();
+        all.push((told, attachment, feed));
+    }
+    for (_, attachment, feed) in &all {
+        attachment.hint(feed, HintKind::Typing);
+    }
+    sleep(Duration::from_secs(1)).await;
+    for (index, expected) in [["carol", "dave"], ["bob", "dave"], ["bob", "carol"]]
+        .iter()
+        .enumerate()
+    {
+        let told = all[index].0.0.lock().unwrap();
+        let expected = expected.map(str::to_owned).to_vec();
+        assert_eq!(*told, [(expected.clone(), expected.concat().into_bytes())]);
+    }
+    engine.close(LONG).await;
 }

@@ -130,7 +130,7 @@ struct Watch(CancellationToken);
 impl Reader for Watch {
     fn offer(&self, _: &Offer<'_>) {}
 
-    fn hint(&self, _: &Hint, _: &Frames) {}
+    fn hints(&self, _: &[Hint], _: &Frames) {}
 
     fn behind(&self, _: RoomId) {}
 

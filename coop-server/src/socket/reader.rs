@@ -65,7 +65,8 @@ impl Reader for Connection {
         }
     }
 
-    fn hint(&self, hint: &Hint, frames: &Frames) {
+    fn hints(&self, hints: &[Hint], frames: &Frames) {
+        let Some(hint) = hints.first() else { return };
         let read = matches!(hint.what, HintKind::Read { .. });
         if read && self.dialect.receipts().is_some() {
             return self.take_receipts(hint.room, frames);

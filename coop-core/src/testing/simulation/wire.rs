@@ -152,7 +152,7 @@ impl Reader for Wire {
         }
     }
 
-    fn hint(&self, _hint: &Hint, _frames: &Frames) {}
+    fn hints(&self, _hints: &[Hint], _frames: &Frames) {}
 
     fn behind(&self, _room: RoomId) {
         self.mark_behind();
