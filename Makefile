@@ -14,7 +14,7 @@ WANTS := pg_ctlcluster:postgresql psql:postgresql-client chromium:chromium node:
 WEB_TESTS := coop-server/tests/web
 
 .DEFAULT_GOAL := help
-.PHONY: fuzz help test test-python test-nextjs lint bench crash simulate soak system browser
+.PHONY: fuzz help test test-python test-nextjs lint bench bench-tools crash simulate soak system browser
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name what; do \
@@ -72,14 +72,28 @@ fuzz: ## Throw what no client would send at each decoder for FUZZ seconds (needs
 simulate: system ## Run the simulation through 100,000 schedules
 	COOP_SIM_SCHEDULES=100000 $(CARGO) test -p coop-core --all-features --locked --test it -- schedules_hold
 
+# What `make bench` runs, and where what it takes is kept.
+BENCHES := fanout turn store frame context sse
+SCENARIOS := fanout steady stream idle churn slow growth
+BENCH_TOOLS := $(CURDIR)/target/bench
+
 # How long `make soak` goes on, in minutes.
 MINUTES ?= 10
 
 soak: ## Have people come and go for MINUTES minutes, and watch the server's memory
 	$(CARGO) run --release --locked -p coop-benches --bin swarm -- soak --minutes $(MINUTES)
 
-bench: system ## Run the benchmarks
-	$(CARGO) bench -p coop-benches --locked
+bench: system bench-tools ## Measure everything beside others, and write the README's table and plots
+	$(CARGO) bench -p coop-benches --locked $(addprefix --bench ,$(BENCHES))
+	mkdir -p $(BENCH_TOOLS)
+	COOP_BENCH_PYTHON=$(BENCH_TOOLS)/python/bin/python NODE_PATH=$(BENCH_TOOLS)/node_modules \
+		$(CARGO) run --release --locked -p coop-benches --bin swarm -- $(SCENARIOS) --json $(BENCH_TOOLS)/swarm.json
+	$(BENCH_TOOLS)/python/bin/python benches/python/readme.py $(BENCH_TOOLS)/swarm.json
+
+bench-tools: system
+	[ -x $(BENCH_TOOLS)/python/bin/python ] || python3 -m venv $(BENCH_TOOLS)/python
+	$(BENCH_TOOLS)/python/bin/pip install --quiet --disable-pip-version-check websockets matplotlib
+	npm install --silent --no-audit --no-fund --no-save --prefix $(BENCH_TOOLS) ws || echo 'Node will not take part' >&2
 
 system: ## Install missing system packages (on Debian, as root) or say what is missing
 	@needed= wanted= packages=; \

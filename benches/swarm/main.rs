@@ -2,12 +2,15 @@
 //! server, and whether anything is lost, doubled or out of order.
 //!
 //! `cargo run --release -p coop-benches --bin swarm -- [SCENARIO …] [--quick] [--json FILE] [--minutes N]`; without a scenario all of
-//! them but `soak`, which takes ten minutes. Each server is a process of its own, whose CPU time and memory are read from `/proc`. Three take part: ours, which
-//! stores each message durably before it delivers it; a bare fastwebsockets server, which writes it to each socket in turn
-//! and stores nothing; and a loop of plain writes of the same bytes, the floor.
+//! them but `soak`, which takes ten minutes. Each server is a process of its own, whose CPU time and memory are read from `/proc`. Ours stores
+//! each message durably before it delivers it; the [`others`] store nothing.
 
+mod answering;
 mod clients;
+mod contest;
+mod growth;
 mod hardship;
+mod others;
 mod report;
 mod scenarios;
 mod servers;
@@ -67,7 +70,11 @@ fn main() -> ExitCode {
 fn run() -> Anything<()> {
     if let Ok(what) = std::env::var(servers::AS_SERVER) {
         let (kind, port_file) = what.split_once(' ').ok_or("what server?")?;
-        return servers::be(kind, Path::new(port_file));
+        let port_file = Path::new(port_file);
+        return match kind {
+            answering::WORD => answering::be(port_file),
+            kind => others::Other::be(kind, port_file),
+        };
     }
     let wish = Wish::read(std::env::args().skip(1))?;
     servers::open_many_files()?;

@@ -5,9 +5,9 @@ use crate::Anything;
 use crate::clients::{
     Clock, Heard, Label, PATIENCE, connect, connect_all, connect_narrow, connect_v1, hear, join, join_v1, masked,
 };
-use crate::hardship;
 use crate::report::{Figure, Report};
-use crate::servers::{Ours, Server, plain};
+use crate::servers::{Cpu, Ours, postgres, redis};
+use crate::{contest, growth, hardship};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -19,8 +19,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 /// All of them, in the order in which they are played.
-pub(crate) const NAMES: [&str; 11] = [
-    "fanout", "paced", "answer", "resume", "rooms", "idle", "churn", "slow", "pair", "flood", "soak",
+pub(crate) const NAMES: [&str; 14] = [
+    "fanout", "steady", "stream", "paced", "answer", "resume", "rooms", "idle", "churn", "slow", "pair", "growth",
+    "flood", "soak",
 ];
 
 /// The bytes of a message's content.
@@ -28,7 +29,10 @@ const CONTENT: usize = 100;
 
 pub(crate) async fn play(name: &str, quick: bool, minutes: f64, report: &mut Report) -> Anything<()> {
     match name {
-        "fanout" => fanout(quick, report).await,
+        "fanout" => contest::fanout(quick, report).await,
+        "steady" => contest::steady(quick, report).await,
+        "stream" => contest::stream(quick, report).await,
+        "growth" => growth::growth(quick, report).await,
         "paced" => paced(quick, report).await,
         "answer" => answer(quick, report).await,
         "resume" => resume(quick, report).await,
@@ -43,7 +47,7 @@ pub(crate) async fn play(name: &str, quick: bool, minutes: f64, report: &mut Rep
 }
 
 /// Sockets of all people of a server, who have joined the rooms they are in.
-async fn joined(ours: &Ours, rooms: &[Vec<usize>]) -> Anything<Vec<TcpStream>> {
+pub(crate) async fn joined(ours: &Ours, rooms: &[Vec<usize>]) -> Anything<Vec<TcpStream>> {
     let paths: Vec<_> = ours.tokens.iter().map(|token| format!("/ws?token={token}")).collect();
     let mut sockets = match ours.other {
         None => connect_all(ours.server.address, paths).await?,
@@ -61,120 +65,23 @@ async fn joined(ours: &Ours, rooms: &[Vec<usize>]) -> Anything<Vec<TcpStream>> {
         let mine: Vec<i64> = mine.map(|(_, room)| *room).collect();
         join(socket, &mine).await?;
     }
+    // Those who came first are still being told of those who came last.
+    ours.rest().await?;
     Ok(sockets)
 }
 
 /// A message to our server.
-fn said(room: i64, label: Label) -> Vec<u8> {
+pub(crate) fn said(room: i64, label: Label) -> Vec<u8> {
     let content = label.content(CONTENT);
     masked(format!(r#"{{"type":"message","chat_id":{room},"content":"{content}"}}"#).as_bytes())
 }
 
-fn micros(cost: Duration, deliveries: usize) -> f64 {
+pub(crate) fn micros(cost: Duration, deliveries: usize) -> f64 {
     cost.as_secs_f64() * 1e6 / deliveries as f64
 }
 
-// One room, one message after the other.
-
-async fn fanout(quick: bool, report: &mut Report) -> Anything<()> {
-    let sizes: &[(usize, usize)] = if quick {
-        &[(20, 100)]
-    } else {
-        &[(100, 2_000), (1_000, 400)]
-    };
-    for &(members, messages) in sizes {
-        for in_flight in [1, 8] {
-            report.scenario(&format!(
-                "fanout: {members} members, {in_flight} in flight; µs of server CPU per delivered message"
-            ));
-            let rounds = if quick { 1 } else { 3 };
-            let mut taken = [const { Vec::new() }; 3];
-            for _ in 0..rounds {
-                let everybody: Vec<usize> = (0..members).collect();
-                let ours = Ours::start(members, std::slice::from_ref(&everybody)).await?;
-                let sockets = joined(&ours, std::slice::from_ref(&everybody)).await?;
-                let room = ours.rooms[0];
-                let (cost, length) =
-                    talk(&ours.server, sockets, messages, in_flight, |label| said(room, label)).await?;
-                taken[0].push(cost);
-                drop(ours);
-                for (kind, taken) in ["bare", "floor"].into_iter().zip(&mut taken[1..]) {
-                    let server = plain(kind, members)?;
-                    let sockets = connect_all(server.address, vec!["/".to_owned(); members]).await?;
-                    // As long as ours turn out to be.
-                    let frame = |label: Label| masked(label.content(length).as_bytes());
-                    taken.push(talk(&server, sockets, messages, in_flight, frame).await?.0);
-                }
-            }
-            let [ours, bare, floor] = taken.map(Figure::of);
-            let name = format!("fanout {members} {in_flight}");
-            report.tell(&name, "ours, stored first", "µs", &ours, Some(("bare", bare.median)));
-            report.tell(
-                &name,
-                "bare fastwebsockets",
-                "µs",
-                &bare,
-                Some(("the floor", floor.median)),
-            );
-            report.tell(&name, "plain writes, the floor", "µs", &floor, None);
-            if bare.median > 1.7 * floor.median {
-                println!("  the bare server is not a good one here: more than 1.7 times the floor");
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Says messages through the first sockets, so many on their way at a time, until everybody has all of them. The server's
-/// CPU time per delivery in microseconds, and how long a message is.
-async fn talk(
-    server: &Server,
-    sockets: Vec<TcpStream>,
-    messages: usize,
-    in_flight: usize,
-    frame: impl Fn(Label) -> Vec<u8>,
-) -> Anything<(f64, usize)> {
-    let members = sockets.len();
-    let arrived: Arc<Vec<AtomicUsize>> = Arc::new((0..messages).map(|_| AtomicUsize::new(0)).collect());
-    let window = Arc::new(Semaphore::new(in_flight));
-    let mut tasks = JoinSet::new();
-    let mut writings = Vec::new();
-    for socket in sockets {
-        let (mut reading, writing) = socket.into_split();
-        writings.push(writing);
-        let (arrived, window) = (Arc::clone(&arrived), Arc::clone(&window));
-        tasks.spawn(async move {
-            hear(&mut reading, |_, label, heard| {
-                if let Some(label) = label {
-                    let message = label.number * in_flight + label.sender;
-                    if arrived[message].fetch_add(1, Ordering::AcqRel) + 1 == members {
-                        window.add_permits(1);
-                    }
-                }
-                Ok(heard.messages == messages)
-            })
-            .await
-        });
-    }
-    let before = server.cpu()?;
-    for message in 0..messages {
-        timeout(PATIENCE, window.acquire()).await??.forget();
-        let (sender, number) = (message % in_flight, message / in_flight);
-        writings[sender]
-            .write_all(&frame(Label {
-                room: 0,
-                sender,
-                number,
-            }))
-            .await?;
-    }
-    let heard = all(tasks).await?;
-    let cost = server.cpu()? - before;
-    Ok((micros(cost, messages * members), heard[0].length))
-}
-
 /// What everybody heard, which must be the same.
-async fn all(mut tasks: JoinSet<Anything<Heard>>) -> Anything<Vec<Heard>> {
+pub(crate) async fn all(mut tasks: JoinSet<Anything<Heard>>) -> Anything<Vec<Heard>> {
     let mut all = Vec::new();
     while let Some(heard) = tasks.join_next().await {
         all.push(heard??);
@@ -193,6 +100,11 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
+    /// CPU time of a delivery, in microseconds.
+    pub(crate) fn cost(&self) -> f64 {
+        micros(self.cost, self.delays.len())
+    }
+
     pub(crate) fn percentile(&self, hundredth: usize) -> f64 {
         let at = (self.delays.len() * hundredth / 100).min(self.delays.len().saturating_sub(1));
         self.delays.get(at).map_or(f64::NAN, |delay| *delay as f64 / 1e3)
@@ -208,12 +120,48 @@ pub(crate) async fn keep_pace(
     rate: usize,
     time: Duration,
 ) -> Anything<Pace> {
+    let said = |label: Label| said(ours.rooms[label.room], label);
+    let talk = Talk {
+        rooms,
+        deaf,
+        talkers: usize::MAX,
+        rate,
+        time,
+    };
+    keep_pace_with(ours, said, sockets, &talk).await
+}
+
+/// Who talks where, how often and for how long.
+pub(crate) struct Talk<'a> {
+    /// The people of each room.
+    pub(crate) rooms: &'a [Vec<usize>],
+    pub(crate) deaf: &'a [usize],
+    /// How many of a room's people talk.
+    pub(crate) talkers: usize,
+    /// Messages a second in all rooms together.
+    pub(crate) rate: usize,
+    pub(crate) time: Duration,
+}
+
+/// The same at any server, in its own words.
+pub(crate) async fn keep_pace_with(
+    server: &impl Cpu,
+    said: impl Fn(Label) -> Vec<u8>,
+    sockets: Vec<TcpStream>,
+    &Talk {
+        rooms,
+        deaf,
+        talkers,
+        rate,
+        time,
+    }: &Talk<'_>,
+) -> Anything<Pace> {
     let people = sockets.len();
     let total = (rate as f64 * time.as_secs_f64()) as usize;
     let clock = Arc::new(Clock::new());
     let sent: Arc<Vec<AtomicU64>> = Arc::new((0..total).map(|_| AtomicU64::new(0)).collect());
     // Which message this is of all: each person's own numbers in each room, in the order of being sent.
-    let turns: Vec<(usize, usize, usize)> = turns(rooms, deaf, total);
+    let turns: Vec<(usize, usize, usize)> = turns(rooms, deaf, talkers, total);
     let mut index = std::collections::HashMap::new();
     for (message, turn) in turns.iter().enumerate() {
         index.insert(*turn, message);
@@ -248,7 +196,7 @@ pub(crate) async fn keep_pace(
             Anything::Ok((heard, delays))
         });
     }
-    let before = ours.cpu()?;
+    let before = server.cpu()?;
     let begun = Instant::now();
     let mut ticks = interval(Duration::from_millis(2));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -259,7 +207,7 @@ pub(crate) async fn keep_pace(
         for message in next..now {
             let (room, sender, number) = turns[message];
             sent[message].store(clock.micros(), Ordering::Release);
-            let frame = said(ours.rooms[room], Label { room, sender, number });
+            let frame = said(Label { room, sender, number });
             writings[sender].write_all(&frame).await?;
         }
         next = now;
@@ -271,18 +219,22 @@ pub(crate) async fn keep_pace(
         all.push(heard);
     }
     Heard::compare(&all)?;
-    let cost = ours.cpu()? - before;
+    let cost = server.cpu()? - before;
     delays.sort_unstable();
     drop((writings, kept));
     Ok(Pace { delays, cost })
 }
 
-/// Who says what where: the rooms in turn, and in each its members in turn.
-fn turns(rooms: &[Vec<usize>], deaf: &[usize], total: usize) -> Vec<(usize, usize, usize)> {
+/// Who says what where: the rooms in turn, and in each so many of its members in turn.
+fn turns(rooms: &[Vec<usize>], deaf: &[usize], talkers: usize, total: usize) -> Vec<(usize, usize, usize)> {
     let mut said = std::collections::HashMap::new();
     let turn = |message: usize| {
         let room = message % rooms.len();
-        let talking: Vec<_> = rooms[room].iter().filter(|person| !deaf.contains(person)).collect();
+        let talking: Vec<_> = rooms[room]
+            .iter()
+            .filter(|person| !deaf.contains(person))
+            .take(talkers)
+            .collect();
         let sender = *talking[message / rooms.len() % talking.len()];
         let number = said.entry((room, sender)).or_insert(0);
         *number += 1;
@@ -303,7 +255,7 @@ async fn paced(quick: bool, report: &mut Report) -> Anything<()> {
     let one = |value| Figure::of(vec![value]);
     report.tell("paced", "delivered, median", "ms", &one(pace.percentile(50)), None);
     report.tell("paced", "delivered, 99 of 100", "ms", &one(pace.percentile(99)), None);
-    let cost = micros(pace.cost, pace.delays.len());
+    let cost = pace.cost();
     report.tell("paced", "server CPU per delivery", "µs", &one(cost), None);
     Ok(())
 }
@@ -493,13 +445,13 @@ async fn rooms(quick: bool, report: &mut Report) -> Anything<()> {
 
 /// Says so many messages in all rooms in turn, a hundred on their way at a time. What that costs the servers, and how long
 /// it takes.
-async fn say_all(
+pub(crate) async fn say_all(
     ours: &Ours,
     rooms: &[Vec<usize>],
     sockets: Vec<TcpStream>,
     total: usize,
 ) -> Anything<(Duration, Duration)> {
-    let said_in = turns(rooms, &[], total);
+    let said_in = turns(rooms, &[], usize::MAX, total);
     let mut due = vec![0; sockets.len()];
     for (room, ..) in &said_in {
         rooms[*room].iter().for_each(|person| due[*person] += 1);
@@ -534,11 +486,8 @@ async fn say_all(
 // Two servers with half of each room's members at either.
 
 async fn pair(quick: bool, report: &mut Report) -> Anything<()> {
-    let (Ok(database), Ok(redis)) = (
-        std::env::var("COOP_BENCH_POSTGRES_URL"),
-        std::env::var("COOP_BENCH_REDIS_URL"),
-    ) else {
-        println!("pair: skipped, COOP_BENCH_POSTGRES_URL and COOP_BENCH_REDIS_URL name no database and no Redis");
+    let (Some(database), Some(redis)) = (postgres(), redis()) else {
+        println!("pair: skipped, there is no PostgreSQL or no Redis here");
         return Ok(());
     };
     let (count, rate, time, total) = if quick { (4, 50, 1, 100) } else { (20, 200, 10, 8_000) };
@@ -550,14 +499,14 @@ async fn pair(quick: bool, report: &mut Report) -> Anything<()> {
     let run = std::process::id();
     for (number, (name, redis, two)) in [
         ("one server", None, false),
-        ("two with Redis", Some(redis.as_str()), true),
+        ("two with Redis", Some(redis), true),
         ("two without", None, true),
     ]
     .into_iter()
     .enumerate()
     {
         let people = format!("run{run}-{number}-");
-        let ours = Ours::on_postgres(&database, redis, two, &people, count * 10, &rooms).await?;
+        let ours = Ours::on_postgres(database, redis, two, &people, count * 10, &rooms).await?;
         let sockets = joined(&ours, &rooms).await?;
         let pace = keep_pace(&ours, &rooms, sockets, &[], rate, Duration::from_secs(time)).await?;
         let mut tell = |what: &str, unit: &str, value: f64| {
@@ -565,11 +514,11 @@ async fn pair(quick: bool, report: &mut Report) -> Anything<()> {
         };
         tell("delivered, median", "ms", pace.percentile(50));
         tell("delivered, 99 of 100", "ms", pace.percentile(99));
-        let cost = micros(pace.cost, pace.delays.len());
+        let cost = pace.cost();
         tell("CPU per delivery, all servers", "µs", cost);
         drop(ours);
         let people = format!("all{run}-{number}-");
-        let ours = Ours::on_postgres(&database, redis, two, &people, count * 10, &rooms).await?;
+        let ours = Ours::on_postgres(database, redis, two, &people, count * 10, &rooms).await?;
         let sockets = joined(&ours, &rooms).await?;
         let (cost, taken) = say_all(&ours, &rooms, sockets, total).await?;
         tell("messages a second", "", total as f64 / taken.as_secs_f64());
@@ -582,7 +531,7 @@ async fn pair(quick: bool, report: &mut Report) -> Anything<()> {
 // Sockets on which nothing happens.
 
 async fn idle(quick: bool, report: &mut Report) -> Anything<()> {
-    let count = if quick { 200 } else { 5_000 };
+    let count = if quick { 200 } else { 10_000 };
     report.scenario(&format!("idle: {count} sockets, authenticated and joined"));
     let (people, size) = (count / 20, 10);
     let rooms: Vec<Vec<usize>> = (0..people / size)

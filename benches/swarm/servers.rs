@@ -1,34 +1,28 @@
 //! The servers under load, each a process of its own, and what `/proc` says of them.
 
 use crate::Anything;
+use crate::others::Other;
 use coop_core::postgres::PostgresStore;
 use coop_core::sqlite::SqliteStore;
 use coop_core::store::{NewAccount, NewRoom, RoomStore, UserStore};
+use coop_core::testing::postgres::Cluster;
+use coop_core::testing::redis::Redis;
 use coop_core::{Timestamp, UserId};
 use coop_server::{Secret, TokenMaker};
-use fastwebsockets::upgrade::{UpgradeFut, upgrade};
-use fastwebsockets::{FragmentCollector, Frame, OpCode, Payload, Role, WebSocket};
-use http_body_util::Empty;
-use hyper::body::{Bytes, Incoming};
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
-use std::convert::Infallible;
-use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Mutex;
 
 /// Names what a child process of this program is, and where it writes its address.
 pub(crate) const AS_SERVER: &str = "COOP_SWARM_SERVER";
-/// How many sockets the other two wait for.
+/// How many sockets another server waits for.
 const MEMBERS: &str = "COOP_SWARM_MEMBERS";
 const START: Duration = Duration::from_secs(60);
-const SECRET: &str = "swarm's own secret, of more than thirty-two bytes";
+/// Who takes no CPU time for so long is at rest.
+const REST: Duration = Duration::from_millis(150);
+pub(crate) const SECRET: &str = "swarm's own secret, of more than thirty-two bytes";
 
 /// User and system time of a process so far.
 pub(crate) fn cpu_of(process: &str) -> Anything<Duration> {
@@ -101,10 +95,6 @@ impl Server {
         }
         command.arg("--port-file").arg(folder.path().join("port"));
         Self::start(folder, &mut command)
-    }
-
-    pub(crate) fn cpu(&self) -> Anything<Duration> {
-        cpu_of(&self.child.id().to_string())
     }
 
     /// What it has in memory, in bytes.
@@ -182,16 +172,66 @@ impl Ours {
         let other = self.other.as_ref().filter(|_| person % 2 == 1);
         other.unwrap_or(&self.server).address
     }
+}
 
-    /// Of all of them.
-    pub(crate) fn cpu(&self) -> Anything<Duration> {
+/// What takes CPU time.
+pub(crate) trait Cpu {
+    /// User and system time so far.
+    fn cpu(&self) -> Anything<Duration>;
+
+    /// Waits until it takes none any more.
+    async fn rest(&self) -> Anything<()> {
+        let (until, mut before) = (Instant::now() + START, self.cpu()?);
+        loop {
+            tokio::time::sleep(REST).await;
+            let now = self.cpu()?;
+            if now == before {
+                return Ok(());
+            }
+            if Instant::now() > until {
+                return Err("the server does not come to rest".into());
+            }
+            before = now;
+        }
+    }
+}
+
+impl Cpu for Server {
+    fn cpu(&self) -> Anything<Duration> {
+        cpu_of(&self.child.id().to_string())
+    }
+}
+
+/// Of all of them.
+impl Cpu for Ours {
+    fn cpu(&self) -> Anything<Duration> {
         let other = self.other.as_ref().map_or(Ok(Duration::ZERO), Server::cpu)?;
         Ok(self.server.cpu()? + other)
     }
 }
 
+/// The address of a PostgreSQL that was named, or is started here, if there is one.
+pub(crate) fn postgres() -> Option<&'static str> {
+    static URL: OnceLock<Option<(String, Option<Cluster>)>> = OnceLock::new();
+    let url = URL.get_or_init(|| match std::env::var("COOP_BENCH_POSTGRES_URL") {
+        Ok(url) => Some((url, None)),
+        Err(_) => Cluster::start(&[]).map(|cluster| (cluster.database(), Some(cluster))),
+    });
+    url.as_ref().map(|(url, _)| url.as_str())
+}
+
+/// The same of a Redis.
+pub(crate) fn redis() -> Option<&'static str> {
+    static URL: OnceLock<Option<(String, Option<Redis>)>> = OnceLock::new();
+    let url = URL.get_or_init(|| match std::env::var("COOP_BENCH_REDIS_URL") {
+        Ok(url) => Some((url, None)),
+        Err(_) => Redis::start("swarm").map(|redis| (redis.url(), Some(redis))),
+    });
+    url.as_ref().map(|(url, _)| url.as_str())
+}
+
 /// Makes people and rooms. Their tokens, and the rooms' ids.
-async fn furnish<S: RoomStore + UserStore>(
+pub(crate) async fn furnish<S: RoomStore + UserStore>(
     store: &S,
     name: &str,
     people: usize,
@@ -230,7 +270,7 @@ async fn furnish<S: RoomStore + UserStore>(
 
 /// Builds the server as `cargo run` does with this program's profile, and says where it is.
 fn binary() -> Anything<PathBuf> {
-    static BUILT: std::sync::OnceLock<Result<PathBuf, String>> = std::sync::OnceLock::new();
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
         let here = std::env::current_exe().map_err(|error| error.to_string())?;
         let beside = here.parent().ok_or("no target folder")?.join("coop-server");
@@ -253,148 +293,41 @@ fn binary() -> Anything<PathBuf> {
     Ok(built.clone()?)
 }
 
-/// This program once more, as one of the other two servers.
-pub(crate) fn plain(kind: &str, members: usize) -> Anything<Server> {
-    let folder = tempfile::tempdir()?;
-    let what = format!("{kind} {}", folder.path().join("port").display());
+/// How many sockets another server waits for, as it was told.
+pub(crate) fn members() -> Anything<usize> {
+    Ok(std::env::var(MEMBERS)?.parse()?)
+}
+
+/// This program once more, as a server of its own.
+pub(crate) fn again(word: &str, folder: tempfile::TempDir) -> Anything<Server> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.env(AS_SERVER, what).env(MEMBERS, members.to_string());
+    command.env(AS_SERVER, format!("{word} {}", folder.path().join("port").display()));
     Server::start(folder, &mut command)
 }
 
-/// Is that server.
-pub(crate) fn be(kind: &str, port_file: &Path) -> Anything<()> {
-    open_many_files()?;
-    let members: usize = std::env::var(MEMBERS)?.parse()?;
-    match kind {
-        "bare" => tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()?
-            .block_on(bare(port_file)),
-        _ => floor(port_file, members),
-    }
+/// Starts another server: this program once more, or a script.
+pub(crate) fn other(kind: Other, members: usize) -> Anything<Server> {
+    let folder = tempfile::tempdir()?;
+    let port_file = folder.path().join("port");
+    let mut command = match kind.script() {
+        None => {
+            let mut command = Command::new(std::env::current_exe()?);
+            command.env(AS_SERVER, format!("{} {}", kind.word(), port_file.display()));
+            command
+        }
+        Some((program, script)) => {
+            let mut command = Command::new(program);
+            command.arg(script).arg(&port_file);
+            command
+        }
+    };
+    command.env(MEMBERS, members.to_string());
+    Server::start(folder, &mut command)
 }
 
 /// A file that is whole as soon as it is there.
-fn write_port(port_file: &Path, address: SocketAddr) -> Anything<()> {
+pub(crate) fn write_port(port_file: &Path, address: SocketAddr) -> Anything<()> {
     let draft = port_file.with_extension("new");
     std::fs::write(&draft, address.port().to_string())?;
     Ok(std::fs::rename(draft, port_file)?)
-}
-
-type Everybody = Arc<Mutex<Vec<WebSocket<TcpStream>>>>;
-
-/// A chat of one room as fastwebsockets' own examples do it: each message is written to each socket in turn. What comes
-/// in is read from a second handle of the same socket.
-async fn bare(port_file: &Path) -> Anything<()> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    write_port(port_file, listener.local_addr()?)?;
-    let everybody = Everybody::default();
-    loop {
-        let (stream, _) = listener.accept().await?;
-        stream.set_nodelay(true)?;
-        let everybody = Arc::clone(&everybody);
-        let service = service_fn(move |request| accept(request, Arc::clone(&everybody)));
-        let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-        tokio::spawn(async move {
-            let _ = connection.with_upgrades().await;
-        });
-    }
-}
-
-async fn accept(mut request: Request<Incoming>, everybody: Everybody) -> Result<Response<Empty<Bytes>>, Infallible> {
-    let Ok((response, socket)) = upgrade(&mut request) else {
-        return Ok(Response::builder().status(400).body(Empty::new()).unwrap_or_default());
-    };
-    tokio::spawn(async move {
-        let _ = converse(socket, everybody).await;
-    });
-    Ok(response)
-}
-
-async fn converse(socket: UpgradeFut, everybody: Everybody) -> Anything<()> {
-    let upgraded = socket.await?.into_inner().into_inner();
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>().map_err(|_| "not a socket")?;
-    let socket = parts.io.into_inner().into_std()?;
-    let reading = TcpStream::from_std(socket.try_clone()?)?;
-    let mut writing = WebSocket::after_handshake(TcpStream::from_std(socket)?, Role::Server);
-    writing.set_auto_apply_mask(true);
-    everybody.lock().await.push(writing);
-    let mut reading = FragmentCollector::new(WebSocket::after_handshake(reading, Role::Server));
-    loop {
-        let frame = reading.read_frame().await?;
-        if frame.opcode != OpCode::Text {
-            return Ok(());
-        }
-        let text = frame.payload.to_vec();
-        for other in &mut *everybody.lock().await {
-            other.write_frame(Frame::text(Payload::Borrowed(&text))).await?;
-        }
-    }
-}
-
-/// The same bytes written to each socket in turn, by nobody: what the system takes for it. It reads from the first eight.
-fn floor(port_file: &Path, members: usize) -> Anything<()> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-    write_port(port_file, listener.local_addr()?)?;
-    let mut sockets = Vec::new();
-    for _ in 0..members {
-        let (mut socket, _) = listener.accept()?;
-        socket.set_nodelay(true)?;
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            socket.read_exact(&mut byte)?;
-            head.extend(byte);
-        }
-        socket.write_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")?;
-        sockets.push(socket);
-    }
-    let sockets = Arc::new(std::sync::Mutex::new(sockets));
-    let senders: Vec<_> = {
-        let sockets = sockets.lock().map_err(|_| "a sender panicked")?;
-        sockets
-            .iter()
-            .take(8)
-            .map(std::net::TcpStream::try_clone)
-            .collect::<Result<_, _>>()?
-    };
-    let senders = senders.into_iter().map(|reading| {
-        let sockets = Arc::clone(&sockets);
-        std::thread::spawn(move || repeat(reading, &sockets))
-    });
-    senders
-        .collect::<Vec<_>>()
-        .into_iter()
-        .try_for_each(|sender| sender.join().map_err(|_| "a sender panicked")?)
-}
-
-fn repeat(mut reading: std::net::TcpStream, sockets: &std::sync::Mutex<Vec<std::net::TcpStream>>) -> Anything<()> {
-    let (mut bytes, mut buffer) = (Vec::new(), vec![0; 64 * 1024]);
-    loop {
-        let read = reading.read(&mut buffer)?;
-        if read == 0 {
-            return Ok(());
-        }
-        bytes.extend(&buffer[..read]);
-        // A masked frame is four bytes longer than the one that goes out.
-        while let Some(length) = bytes
-            .get(2..4)
-            .map(|length| usize::from(u16::from_be_bytes([length[0], length[1]])))
-            && bytes.len() >= 8 + length
-        {
-            let mut out = vec![0x81, 126];
-            out.extend(&bytes[2..4]);
-            out.extend(&bytes[8..8 + length]);
-            bytes.drain(..8 + length);
-            let mut sockets = sockets.lock().map_err(|_| "a sender panicked")?;
-            for socket in &mut *sockets {
-                match socket.write_all(&out) {
-                    Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
-                    other => other?,
-                }
-            }
-        }
-    }
 }

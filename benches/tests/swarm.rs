@@ -17,6 +17,13 @@ fn every_scenario_can_be_played() {
     for scenario in [
         "fanout 20 1",
         "fanout 20 8",
+        "steady 50",
+        "stream",
+        "growth: room size",
+        "growth: rooms",
+        "growth: sockets",
+        "growth: senders",
+        "growth: history",
         "paced",
         "answer",
         "rooms",

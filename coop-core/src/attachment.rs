@@ -28,8 +28,9 @@ pub struct Attachment {
     reader: Arc<dyn Reader>,
     encoder: Option<Arc<dyn Encoder>>,
     /// The rooms to detach from when this is dropped. More than the reader still reads: rooms it lost stay until then,
-    /// and may have left memory. Taken after the registry's lock, never before it.
-    entered: Mutex<BTreeMap<RoomId, Arc<LiveRoom>>>,
+    /// and may have left memory. Sorted by room, and no map: most readers are in few rooms, and there are many readers.
+    /// Taken after the registry's lock, never before it.
+    entered: Mutex<Vec<Arc<LiveRoom>>>,
 }
 
 /// A room in memory, as a connection keeps it beside its cursor: one pointer.
@@ -154,7 +155,12 @@ impl Attachment {
             self.encoder.clone(),
             Level::Events,
         );
-        lock(&self.entered).insert(live.id, Arc::clone(&live));
+        let mut entered = lock(&self.entered);
+        let kept = Arc::clone(&live);
+        match entered.binary_search_by_key(&live.id, |other| other.id) {
+            Ok(index) => entered[index] = kept,
+            Err(index) => entered.insert(index, kept),
+        }
         Feed(live)
     }
 
@@ -365,7 +371,11 @@ impl Attachment {
     /// Forgets a room the reader has lost, so that it can be entered again later.
     pub fn forget(&self, room: RoomId) {
         // In a statement of its own: the registry's lock is never waited for while this one is held.
-        let entered = lock(&self.entered).remove(&room);
+        let entered = {
+            let mut entered = lock(&self.entered);
+            let index = entered.binary_search_by_key(&room, |live| live.id);
+            index.ok().map(|index| entered.remove(index))
+        };
         if let Some(live) = entered {
             live.detach(self.id);
             self.shared.release(room);
@@ -375,7 +385,7 @@ impl Attachment {
     /// The rooms this reader has entered.
     #[must_use]
     pub fn rooms(&self) -> BTreeSet<RoomId> {
-        lock(&self.entered).keys().copied().collect()
+        lock(&self.entered).iter().map(|live| live.id).collect()
     }
 }
 
@@ -416,7 +426,7 @@ fn tape_text(event: &Event) -> Option<TapeText> {
 impl Drop for Attachment {
     fn drop(&mut self) {
         self.shared.unregister(self.user, self.id);
-        for live in std::mem::take(&mut *lock(&self.entered)).into_values() {
+        for live in std::mem::take(&mut *lock(&self.entered)) {
             live.detach(self.id);
             self.shared.release(live.id);
         }

@@ -398,7 +398,8 @@ fn go_on(done: Result<(), Ending>) -> Result<(), Ending> {
 
 async fn until(moment: Option<Instant>) {
     match moment {
-        Some(moment) => sleep_until(moment).await,
+        // In a box: most connections leave nothing.
+        Some(moment) => Box::pin(sleep_until(moment)).await,
         None => std::future::pending().await,
     }
 }

@@ -422,16 +422,17 @@ impl Connection {
             biased;
             ending = self.deliver(attachment) => {
                 if ending == Ending::Lost {
-                    // Nothing can be written any more, but what it said last may not have been read yet.
-                    let _ = timeout(LAST_COMMANDS, async {
+                    // Nothing can be written any more, but what it said last may not have been read yet. In a box, as all
+                    // that comes at the end: a connection does not keep room for that.
+                    let last = async {
                         tokio::select! {
                             _ = &mut receive => {}
                             ending = &mut act => return ending,
                         }
                         self.end_inbox();
                         act.await
-                    })
-                    .await;
+                    };
+                    let _ = Box::pin(timeout(LAST_COMMANDS, last)).await;
                 }
                 return ending;
             }
@@ -439,7 +440,7 @@ impl Connection {
             ending = &mut receive => ending,
         };
         self.end_inbox();
-        let _ = timeout(LAST_COMMANDS, act).await;
+        let _ = Box::pin(timeout(LAST_COMMANDS, act)).await;
         ending
     }
 

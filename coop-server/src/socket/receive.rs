@@ -7,6 +7,7 @@ use crate::limits::{Bucket, Toll};
 use crate::meters::Meters;
 use bytes::Bytes;
 use coop_core::Error;
+use std::future::poll_fn;
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 
@@ -31,7 +32,8 @@ impl Connection {
         drop(ahead);
         loop {
             self.until_taken().await;
-            if self.socket.readable().await.is_err() {
+            // Smaller than `readable`, which several could await.
+            if poll_fn(|cx| self.socket.poll_read_ready(cx)).await.is_err() {
                 return Ending::Lost;
             }
             let read = BUFFER.with_borrow_mut(|buffer| match self.socket.try_read(buffer) {

@@ -1,16 +1,17 @@
-//! What stands between a question and its answer: making the context, the way of a provider's piece to a reader's frame,
-//! and the way of a stop to the provider.
+//! What stands between a bot and those who read it: the way of a provider's piece to a reader's frame, and the way of a stop
+//! to the provider.
 //!
-//! `cargo bench -p coop-benches --bench bots`. `COOP_BENCH_READERS` is how many sockets read (1,000). Provider, server and
+//! `cargo bench -p coop-benches --bench turn`. `COOP_BENCH_READERS` is how many sockets read (1,000). Provider, server and
 //! readers share this process and its cores, so the times hold the work of all three; a bare loop over the same sockets,
 //! in which the provider itself writes one frame to each, is measured beside them.
 
+mod common;
+
+use common::{Anything, heading, told};
 use coop_bots::{GeminiBot, GeminiSettings};
-use coop_core::context::{self, ContextInput};
 use coop_core::store::memory::MemoryStore;
 use coop_core::store::sqlite::SqliteStore;
-use coop_core::store::{Batch, Intent, NewRoom, Post, RoomStore};
-use coop_core::{Author, ContextPolicy, Engine, Event, Message, MessageId, Range, Room, RoomId, Timestamp, UserId};
+use coop_core::{Engine, Event, Room, RoomId};
 use coop_server::{Api, Limits, Secret, TokenMaker, serve};
 use futures::StreamExt;
 use std::env;
@@ -22,118 +23,19 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-type Anything<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
-
 const SECRET: &str = "a secret of at least thirty-two bytes";
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How many pieces a provider sends, and how long it waits before each.
 const PIECES: usize = 400;
 const PACE: Duration = Duration::from_millis(25);
-/// How often a context is made, and a turn stopped.
-const TIMES: usize = 500;
+/// How often a turn is stopped.
 const STOPS: usize = 200;
 
 #[tokio::main]
 async fn main() -> Anything<()> {
-    contexts().await?;
     let readers = env::var("COOP_BENCH_READERS").map_or(Ok(1_000), |text| text.parse())?;
     pieces(readers).await?;
     stops().await
-}
-
-/// The times at which so many hundredths of all were done.
-fn told(what: &str, unit: f64, mut times: Vec<Duration>) {
-    times.sort_unstable();
-    let at = |hundredth: usize| times[(times.len() - 1) * hundredth / 100].as_secs_f64() * unit;
-    println!("{what:>44} {:>10.2} {:>10.2} {:>10.2}", at(50), at(99), at(100));
-}
-
-fn heading(what: &str, unit: &str) {
-    let of = |name: &str| format!("{name} {unit}");
-    println!("\n{what:>44} {:>10} {:>10} {:>10}", of("p50"), of("p99"), of("most"));
-}
-
-// Contexts.
-
-const TEXT: &str =
-    "a message of about a hundred bytes, as people write them when they are in a hurry, and so on and on.";
-
-async fn contexts() -> Anything<()> {
-    heading("a context of 50 messages, in a room of", "µs");
-    for messages in [100, 1_000, 10_000] {
-        let folder = tempfile::tempdir()?;
-        let store = SqliteStore::open(folder.path().join("room.db")).await?;
-        let room = filled(&store, messages).await?;
-        let head = store.room(room).await?.ok_or("the room is there")?;
-        let policy = ContextPolicy::default();
-        let author = Author::person(UserId(1), "anne");
-        let ask = Message::new(
-            MessageId(i64::MAX),
-            room,
-            head.seq.next(),
-            author,
-            "and now?".into(),
-            Timestamp(3),
-        );
-        let (mut built, mut read) = (Vec::new(), Vec::new());
-        for _ in 0..TIMES {
-            let begun = Instant::now();
-            let page = store.history(room, Range::Before(ask.seq), policy.messages * 2).await?;
-            let from = Instant::now();
-            let made = context::build(&ContextInput {
-                bot: "gemini",
-                bot_name: "Gemini",
-                policy: &policy,
-                room_system: "",
-                room_name: "room",
-                present: &["anne".into(), "bob".into()],
-                now: Timestamp(3),
-                history: &page.messages,
-                older: page.older,
-                ask: &ask,
-                prompt: &ask.text,
-            });
-            let receipt = made.map_err(|error| error.to_string())?.receipt();
-            built.push(from.elapsed());
-            read.push(begun.elapsed());
-            drop(receipt);
-        }
-        told(&format!("{messages} messages: built"), 1e6, built);
-        told("read from SQLite and built", 1e6, read);
-        store.close().await;
-    }
-    Ok(())
-}
-
-async fn filled(store: &SqliteStore, messages: usize) -> Anything<RoomId> {
-    let new = NewRoom {
-        name: "room".to_owned(),
-        owner: (UserId(1), "anne".to_owned()),
-        members: Vec::new(),
-        is_group: true,
-        is_ai_chat: false,
-        greeting: None,
-        now: Timestamp(1),
-    };
-    let room = store.create_room(new).await?.0.id;
-    let post = Post {
-        author: UserId(1),
-        name: "anne".to_owned(),
-        client_id: None,
-        body_hash: [0; 32],
-        text: TEXT.to_owned(),
-        reply_to: None,
-        meta: None,
-        asks: Vec::new(),
-        asks_default: false,
-        asks_if_alone: false,
-        bots: Arc::from([]),
-    };
-    for _ in 0..messages / 100 {
-        let batch = Batch::new(room, Timestamp(2), vec![Intent::Post(post.clone()); 100]);
-        store.commit(batch).await?;
-    }
-    Ok(room)
 }
 
 // A provider on loopback.
