@@ -89,15 +89,17 @@ fn run() -> Anything<()> {
         if usual || wish.scenarios.iter().any(|wanted| wanted == name) {
             let cpu = servers::cpu_of("self")?;
             let begun = std::time::Instant::now();
-            runtime.block_on(scenarios::play(name, wish.quick, wish.minutes, &mut report))?;
+            let played = runtime.block_on(scenarios::play(name, wish.quick, wish.minutes, &mut report));
+            // What was measured is kept also if something fails later.
+            if let Some(path) = &wish.json {
+                std::fs::write(path, report.json())?;
+            }
+            played?;
             let share = (servers::cpu_of("self")? - cpu).as_secs_f64() / begun.elapsed().as_secs_f64();
             if share > 1.8 {
                 println!("  the load itself took {share:.1} cores: the servers had to wait for it");
             }
         }
-    }
-    if let Some(path) = wish.json {
-        std::fs::write(path, report.json())?;
     }
     Ok(())
 }

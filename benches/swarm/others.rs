@@ -23,7 +23,7 @@ use tokio::sync::{Mutex, broadcast};
 use tokio_tungstenite::tungstenite::Message;
 
 /// How many bytes the floor with a disk writes before each message: what SQLite writes for one of ours.
-const PAGES: [u8; 6 * (4096 + 24)] = [1; 6 * (4096 + 24)];
+static PAGES: [u8; 6 * (4096 + 24)] = [1; 6 * (4096 + 24)];
 /// From how many sockets the floor reads: the first ones.
 pub(crate) const TALKERS: usize = 8;
 /// How many messages a reader of the tokio-tungstenite chat may be behind, as in the examples.
