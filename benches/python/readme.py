@@ -8,14 +8,9 @@ import os
 import platform
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
-
-import matplotlib
-
-matplotlib.use("svg")
-# The same figures give the same bytes.
-matplotlib.rcParams["svg.hashsalt"] = "gemini-coop"
-import matplotlib.pyplot as plt  # noqa: E402
+from typing import Any, TypedDict
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -32,6 +27,7 @@ COLUMNS = {
     "stream": "an answer, 50 pieces a second to 1,000",
 }
 
+# What is drawn: the words across and up, and whether it grows by factors.
 GROWTH = {
     "growth: room size": ("members of the room", "µs of server CPU per delivery", True),
     "growth: rooms": ("rooms of ten", "µs of server CPU per delivery", True),
@@ -39,6 +35,16 @@ GROWTH = {
     "growth: senders": ("senders in one room", "acknowledged messages a second", True),
     "growth: history": ("messages in the room", "ms for 99 of 100 pages", True),
 }
+
+
+class Row(TypedDict):
+    """A figure as `swarm --json` writes it."""
+
+    scenario: str
+    figure: str
+    unit: str
+    median: float
+    ratio: float | None
 
 
 def machine() -> str:
@@ -49,9 +55,10 @@ def machine() -> str:
     return f"{os.cpu_count()} cores of {name}, {memory:.0f} GiB, Linux {platform.release()}"
 
 
-def table(rows: list[dict]) -> str:
+def table(rows: list[Row]) -> str:
     """Everybody who took part, and what a delivery cost them as so many times the bare server's."""
-    columns = {name: [row for row in rows if row["scenario"] == name and row["unit"] == "µs"] for name in COLUMNS}
+    costs = [row for row in rows if row["unit"] == "µs"]
+    columns = {name: [row for row in costs if row["scenario"] == name] for name in COLUMNS}
     columns = {name: some for name, some in columns.items() if some}
     names = list(dict.fromkeys(row["figure"] for some in columns.values() for row in some))
     lines = [
@@ -59,7 +66,7 @@ def table(rows: list[dict]) -> str:
         "| --- |" + " --- |" * len(columns),
     ]
     for who in names:
-        cells = []
+        cells: list[str] = []
         for some in columns.values():
             row = next((row for row in some if row["figure"] == who), None)
             cells.append("" if row is None else cell(row, who))
@@ -67,14 +74,14 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def cell(row: dict, who: str) -> str:
+def cell(row: Row, who: str) -> str:
     """The ratio; of the bare server itself, what that is in microseconds."""
     if who == "bare fastwebsockets":
         return f"1 ({row['median']:.1f} µs)"
-    return f"{row['ratio']:.2f}"
+    return "" if row["ratio"] is None else f"{row['ratio']:.2f}"
 
 
-def plot(rows: list[dict], series: str) -> str | None:
+def plot(plt: Any, rows: list[Row], series: str) -> str | None:
     """Draws one series, and gives the name of the picture."""
     across, up, is_logarithmic = GROWTH[series]
     points = [(int(row["figure"]), row["median"]) for row in rows if row["scenario"] == series]
@@ -105,14 +112,21 @@ def between(text: str, mark: str, new: str) -> str:
 
 
 def main() -> None:
-    rows = json.loads(Path(sys.argv[1]).read_text())
+    # Not where this file's types are checked.
+    plt: Any = import_module("matplotlib.pyplot")
+    # The same figures give the same bytes.
+    plt.rcParams["svg.hashsalt"] = "gemini-coop"
+    rows: list[Row] = json.loads(Path(sys.argv[1]).read_text())
     readme = README.read_text()
     if any(row["scenario"] in COLUMNS for row in rows):
         head = f"`{COMMAND}` on {machine()}; load and servers share them."
         readme = between(readme, "swarm", f"{head}\n\n{table(rows)}")
-    pictures = [(series, name) for series in GROWTH if (name := plot(rows, series))]
+    pictures = [(series, name) for series in GROWTH if (name := plot(plt, rows, series))]
     if pictures:
-        images = "\n".join(f"![{GROWTH[series][1]} by {GROWTH[series][0]}](benches/plots/{name})" for series, name in pictures)
+        images = "\n".join(
+            f"![{GROWTH[series][1]} by {GROWTH[series][0]}](benches/plots/{name})"
+            for series, name in pictures
+        )
         readme = between(readme, "growth", images)
     README.write_text(readme)
 
