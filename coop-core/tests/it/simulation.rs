@@ -89,7 +89,7 @@ fn without_a_mechanism_the_schedules_break() {
             Some(bus) => simulation::run_between(seed, bus),
             None => simulation::run(seed),
         };
-        let broken = (0..1_500).find_map(|seed| run(seed).err().map(|broken| (seed, broken)));
+        let broken = (0..6_000).find_map(|seed| run(seed).err().map(|broken| (seed, broken)));
         match broken {
             Some((seed, broken)) => {
                 let words: String = broken.lines().next().unwrap_or_default().chars().take(140).collect();
