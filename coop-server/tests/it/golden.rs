@@ -29,7 +29,7 @@ use coop_core::Engine;
 use coop_core::password::Cost;
 use coop_core::store::memory::MemoryStore;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -69,6 +69,11 @@ struct Player {
     server: Server,
     people: BTreeMap<String, Person>,
     sockets: BTreeMap<String, Ws>,
+    /// Events that were heard before an `ok` that was listened for.
+    aside: BTreeMap<String, VecDeque<Value>>,
+    /// Whether what was asked last makes something, of which its author may hear before or after the `ok`. Who joins or
+    /// resumes has what was missed before it.
+    makes: bool,
     /// The one that was seen last.
     epoch: i64,
     transcript: String,
@@ -96,6 +101,8 @@ impl Player {
             server: server().await,
             people: BTreeMap::new(),
             sockets: BTreeMap::new(),
+            aside: BTreeMap::new(),
+            makes: false,
             epoch: 0,
             transcript: String::new(),
         };
@@ -132,6 +139,8 @@ impl Player {
         match words[..] {
             [name, ">", ..] => {
                 let text = line[name.len() + 3..].replace("\"<epoch>\"", &self.epoch.to_string());
+                let joins = [r#"{"type":"join""#, r#"{"type":"resume""#];
+                self.makes = !joins.iter().any(|begin| text.starts_with(begin));
                 self.socket(name).send_text(&text).await;
             }
             [name, "connects"] => self.connect(name, name, None).await,
@@ -146,18 +155,27 @@ impl Player {
             [name, "connects", "with", token] => self.connect(name, name, Some(token)).await,
             [name, "hears", "an", "answer"] => self.hear_answer(name).await,
             [name, "hears", "nothing"] => {
-                for frame in self.socket(name).rest().await {
-                    self.hear(name, frame);
-                }
+                let mut frames: Vec<_> = self.aside.remove(name).unwrap_or_default().into();
+                frames.extend(self.socket(name).rest().await);
+                self.hear_all(name, frames);
             }
-            [name, "hears", kind] => loop {
-                let frame = self.socket(name).next().await;
-                let found = frame["type"] == kind || frame["kind"] == kind || frame.get(kind).is_some();
-                self.hear(name, frame);
-                if found {
-                    break;
+            [name, "hears", kind] => {
+                let mut frames = Vec::new();
+                loop {
+                    let frame = self.next(name).await;
+                    let found = frame["type"] == kind || frame["kind"] == kind || frame.get(kind).is_some();
+                    frames.push(frame);
+                    if found {
+                        break;
+                    }
                 }
-            },
+                if kind == "ok" && self.makes {
+                    let events;
+                    (events, frames) = frames.into_iter().partition(|frame| frame["type"] == "event");
+                    self.aside.entry(name.to_owned()).or_default().extend(events);
+                }
+                self.hear_all(name, frames);
+            }
             [name, method, path, ..] => self.request(name, method, path, words.get(3), headers).await,
             _ => panic!("no line of a script: {line}"),
         }
@@ -167,6 +185,26 @@ impl Player {
         self.sockets
             .get_mut(name)
             .unwrap_or_else(|| panic!("{name} has no socket"))
+    }
+
+    /// The next frame, first of those that were put aside.
+    async fn next(&mut self, name: &str) -> Value {
+        match self.aside.get_mut(name).and_then(VecDeque::pop_front) {
+            Some(frame) => frame,
+            None => self.socket(name).next().await,
+        }
+    }
+
+    /// Writes frames down, an `ok` before the events that it is the answer for.
+    fn hear_all(&mut self, name: &str, mut frames: Vec<Value>) {
+        for index in 1..frames.len() {
+            let mut at = index;
+            while self.makes && at > 0 && frames[at]["type"] == "ok" && frames[at - 1]["type"] == "event" {
+                frames.swap(at, at - 1);
+                at -= 1;
+            }
+        }
+        frames.into_iter().for_each(|frame| self.hear(name, frame));
     }
 
     fn hear(&mut self, name: &str, frame: Value) {
@@ -215,9 +253,9 @@ impl Player {
 
     /// The same in pieces: the first stands for all, and what they give is what the answer ends with.
     async fn hear_pieces(&mut self, name: &str) {
-        let mut text = String::new();
+        let (mut text, mut frames) = (String::new(), Vec::new());
         loop {
-            let mut frame = self.socket(name).next().await;
+            let mut frame = self.next(name).await;
             if frame["type"] == "delta" {
                 assert_eq!(frame["offset"], text.len(), "pieces follow each other");
                 text.push_str(frame["text"].as_str().unwrap());
@@ -233,9 +271,9 @@ impl Player {
             if over {
                 assert!(frame["text"] == text.as_str() || frame["end"] == text.len());
             }
-            self.hear(name, frame);
+            frames.push(frame);
             if over {
-                return;
+                return self.hear_all(name, frames);
             }
         }
     }
