@@ -2,28 +2,23 @@
 //!
 //! `cargo bench -p coop-benches --bench context`.
 
-mod common;
-
-use common::{Anything, heading, told};
+use coop_benches::{Anything, fill, heading, room, told};
 use coop_core::context::{self, ContextInput};
+use coop_core::store::RoomStore;
 use coop_core::store::sqlite::SqliteStore;
-use coop_core::store::{Batch, Intent, NewRoom, Post, RoomStore};
-use coop_core::{Author, ContextPolicy, Message, MessageId, Range, RoomId, Timestamp, UserId};
-use std::sync::Arc;
+use coop_core::{Author, ContextPolicy, Message, MessageId, Range, Timestamp, UserId};
 use std::time::Instant;
 
 /// How often a context is made.
 const TIMES: usize = 500;
-const TEXT: &str =
-    "a message of about a hundred bytes, as people write them when they are in a hurry, and so on and on.";
-
 #[tokio::main]
 async fn main() -> Anything<()> {
     heading("a context of 50 messages, in a room of", "µs");
     for messages in [100, 1_000, 10_000] {
         let folder = tempfile::tempdir()?;
         let store = SqliteStore::open(folder.path().join("room.db")).await?;
-        let room = filled(&store, messages).await?;
+        let room = room(&store).await?;
+        fill(&store, room, messages).await?;
         let head = store.room(room).await?.ok_or("the room is there")?;
         let policy = ContextPolicy::default();
         let author = Author::person(UserId(1), "anne");
@@ -63,35 +58,4 @@ async fn main() -> Anything<()> {
         store.close().await;
     }
     Ok(())
-}
-
-async fn filled(store: &SqliteStore, messages: usize) -> Anything<RoomId> {
-    let new = NewRoom {
-        name: "room".to_owned(),
-        owner: (UserId(1), "anne".to_owned()),
-        members: Vec::new(),
-        is_group: true,
-        is_ai_chat: false,
-        greeting: None,
-        now: Timestamp(1),
-    };
-    let room = store.create_room(new).await?.0.id;
-    let post = Post {
-        author: UserId(1),
-        name: "anne".to_owned(),
-        client_id: None,
-        body_hash: [0; 32],
-        text: TEXT.to_owned(),
-        reply_to: None,
-        meta: None,
-        asks: Vec::new(),
-        asks_default: false,
-        asks_if_alone: false,
-        bots: Arc::from([]),
-    };
-    for _ in 0..messages / 100 {
-        let batch = Batch::new(room, Timestamp(2), vec![Intent::Post(post.clone()); 100]);
-        store.commit(batch).await?;
-    }
-    Ok(room)
 }

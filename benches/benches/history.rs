@@ -3,17 +3,15 @@
 //! `cargo bench -p coop-benches --bench history`. `COOP_BENCH_MESSAGES` is the length of the long room (100,000),
 //! `COOP_BENCH_POSTGRES_URL` names an empty PostgreSQL database, which is measured as well.
 
+use coop_benches::{ANNE, Anything, fill, room};
+use coop_core::store::Store;
 use coop_core::store::postgres::PostgresStore;
 use coop_core::store::sqlite::SqliteStore;
-use coop_core::store::{Batch, Intent, NewRoom, Post, Store};
-use coop_core::{Range, RoomId, Seq, Timestamp, UserId};
+use coop_core::{Range, Seq};
 use std::env;
 use std::sync::Arc;
 use std::time::Instant;
 
-type Anything<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
-
-const ANNE: UserId = UserId(1);
 const ROOMS: usize = 500;
 /// How many messages a page has.
 const PAGE: u32 = 50;
@@ -70,44 +68,5 @@ async fn tell(what: &str, read: impl AsyncFn(usize) -> coop_core::Result<()>) ->
     millis.sort_by(f64::total_cmp);
     let at = |hundredth: usize| millis[millis.len() * hundredth / 100];
     println!("{what:>24} {:>10.2} {:>10.2}", at(50), at(99));
-    Ok(())
-}
-
-async fn room(store: &dyn Store) -> Anything<RoomId> {
-    let new = NewRoom {
-        name: "long".to_owned(),
-        owner: (ANNE, "anne".to_owned()),
-        members: Vec::new(),
-        is_group: true,
-        is_ai_chat: false,
-        greeting: None,
-        now: Timestamp(1),
-    };
-    Ok(store.create_room(new).await?.0.id)
-}
-
-async fn fill(store: &dyn Store, room: RoomId, messages: usize) -> Anything<()> {
-    let mut left = messages;
-    while left > 0 {
-        let some = left.min(200);
-        let post = Post {
-            author: ANNE,
-            name: "anne".to_owned(),
-            client_id: None,
-            body_hash: [0; 32],
-            text: "a message of about a hundred bytes, as people write them when they are in a hurry".to_owned(),
-            reply_to: None,
-            meta: None,
-            asks: Vec::new(),
-            asks_default: false,
-            asks_if_alone: false,
-            bots: Arc::from([]),
-        };
-        let batch = Batch::new(room, Timestamp(2), vec![Intent::Post(post); some]);
-        for outcome in store.commit(batch).await?.outcomes {
-            outcome?;
-        }
-        left -= some;
-    }
     Ok(())
 }

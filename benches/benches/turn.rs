@@ -5,9 +5,7 @@
 //! readers share this process and its cores, so the times hold the work of all three; a bare loop over the same sockets,
 //! in which the provider itself writes one frame to each, is measured beside them.
 
-mod common;
-
-use common::{Anything, heading, told};
+use coop_benches::{Anything, heading, told};
 use coop_bots::{GeminiBot, GeminiSettings};
 use coop_core::store::memory::MemoryStore;
 use coop_core::store::sqlite::SqliteStore;

@@ -358,7 +358,7 @@ async fn gathered(mut tasks: JoinSet<Anything<Vec<u64>>>) -> Anything<Vec<u64>> 
 async fn stream_of_ours(readers: usize, pieces: usize) -> Anything<(f64, Vec<u64>)> {
     let folder = tempfile::tempdir()?;
     let known = furnished(folder.path(), readers).await?;
-    let server = again(answering::WORD, folder)?;
+    let server = again(answering::WORD, readers, folder)?;
     let mut sockets = Vec::with_capacity(readers);
     for token in &known.tokens {
         let mut socket = connect_v1(server.address, token).await?;

@@ -7,10 +7,10 @@ use crate::contest::{Contender, Field, talk};
 use crate::report::{Figure, Report};
 use crate::scenarios::{joined, micros, said, say_all};
 use crate::servers::{Cpu, Ours};
+use coop_benches::{fill, room};
 use coop_core::sqlite::SqliteStore;
-use coop_core::store::{Batch, Intent, NewRoom, Post, RoomStore};
-use coop_core::{Engine, Error, Range, RoomDraft, RoomId, Seq, Timestamp, UserId};
-use std::sync::Arc;
+use coop_core::store::RoomStore;
+use coop_core::{Engine, Error, Range, RoomDraft, Seq};
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 
@@ -145,20 +145,10 @@ async fn history(quick: bool, report: &mut Report) -> Anything<()> {
     };
     let folder = tempfile::tempdir()?;
     let store = SqliteStore::open(folder.path().join("coop.db")).await?;
-    let owner = (UserId(1), "anne".to_owned());
-    let new = NewRoom {
-        name: "long".to_owned(),
-        owner: owner.clone(),
-        members: Vec::new(),
-        is_group: true,
-        is_ai_chat: false,
-        greeting: None,
-        now: Timestamp(1),
-    };
-    let room = store.create_room(new).await?.0.id;
+    let room = room(&store).await?;
     let mut written = 0;
     for &length in lengths {
-        write(&store, room, &owner, length - written).await?;
+        fill(&store, room, length - written).await?;
         written = length;
         let mut taken = Vec::with_capacity(READS);
         for read in 0..READS {
@@ -172,32 +162,6 @@ async fn history(quick: bool, report: &mut Report) -> Anything<()> {
         tell(report, "growth: history", length, "ms", taken[READS * 99 / 100]);
     }
     RoomStore::close(&store).await;
-    Ok(())
-}
-
-async fn write(store: &SqliteStore, room: RoomId, author: &(UserId, String), messages: usize) -> Anything<()> {
-    let mut left = messages;
-    while left > 0 {
-        let some = left.min(200);
-        let post = Post {
-            author: author.0,
-            name: author.1.clone(),
-            client_id: None,
-            body_hash: [0; 32],
-            text: "a message of about a hundred bytes, as people write them when they are in a hurry".to_owned(),
-            reply_to: None,
-            meta: None,
-            asks: Vec::new(),
-            asks_default: false,
-            asks_if_alone: false,
-            bots: Arc::from([]),
-        };
-        let batch = Batch::new(room, Timestamp(2), vec![Intent::Post(post); some]);
-        for outcome in store.commit(batch).await?.outcomes {
-            outcome?;
-        }
-        left -= some;
-    }
     Ok(())
 }
 

@@ -15,13 +15,10 @@ mod report;
 mod scenarios;
 mod servers;
 
+use coop_benches::Anything;
 use report::Report;
-use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-
-/// What can go wrong here ends the program, in its own words.
-type Anything<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// What was asked for.
 struct Wish {

@@ -298,30 +298,23 @@ pub(crate) fn members() -> Anything<usize> {
     Ok(std::env::var(MEMBERS)?.parse()?)
 }
 
-/// This program once more, as a server of its own.
-pub(crate) fn again(word: &str, folder: tempfile::TempDir) -> Anything<Server> {
+/// This program once more, as a server of its own that waits for so many sockets.
+pub(crate) fn again(word: &str, members: usize, folder: tempfile::TempDir) -> Anything<Server> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.env(AS_SERVER, format!("{word} {}", folder.path().join("port").display()));
+    command
+        .env(AS_SERVER, format!("{word} {}", folder.path().join("port").display()))
+        .env(MEMBERS, members.to_string());
     Server::start(folder, &mut command)
 }
 
 /// Starts another server: this program once more, or a script.
 pub(crate) fn other(kind: Other, members: usize) -> Anything<Server> {
     let folder = tempfile::tempdir()?;
-    let port_file = folder.path().join("port");
-    let mut command = match kind.script() {
-        None => {
-            let mut command = Command::new(std::env::current_exe()?);
-            command.env(AS_SERVER, format!("{} {}", kind.word(), port_file.display()));
-            command
-        }
-        Some((program, script)) => {
-            let mut command = Command::new(program);
-            command.arg(script).arg(&port_file);
-            command
-        }
+    let Some((program, script)) = kind.script() else {
+        return again(kind.word(), members, folder);
     };
-    command.env(MEMBERS, members.to_string());
+    let mut command = Command::new(program);
+    command.arg(script).arg(folder.path().join("port"));
     Server::start(folder, &mut command)
 }
 
